@@ -1,0 +1,1 @@
+"""Tables and pixels in, batches out."""

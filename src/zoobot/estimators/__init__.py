@@ -1,0 +1,1 @@
+"""The model: augmentation, encoder, head, and its folder on disk."""

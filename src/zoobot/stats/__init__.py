@@ -1,0 +1,1 @@
+"""Posteriors and metrics: arrays in, arrays out; no torch modules, no files."""
