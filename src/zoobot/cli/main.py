@@ -1,0 +1,58 @@
+"""The ``zoobot`` command."""
+
+import sys
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from zoobot import __version__
+from zoobot.cli.evaluate import evaluate
+from zoobot.cli.predict import predict
+from zoobot.cli.schemas import show_schemas
+from zoobot.cli.shards import check_shards, create_shards
+from zoobot.cli.train import train
+from zoobot.errors import ZoobotError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Galaxy morphology from volunteers' votes.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("schemas")(show_schemas)
+app.command("create-shards")(create_shards)
+app.command("check-shards")(check_shards)
+app.command("train")(train)
+app.command("predict")(predict)
+app.command("evaluate")(evaluate)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"zoobot {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version and stop."
+    ),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line: bad input is told in a line or two and exits with 2, Ctrl-C with 130."""
+    try:
+        app()
+    except ZoobotError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped; run the same command again to go on")
+        sys.exit(130)

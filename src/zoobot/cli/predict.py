@@ -1,0 +1,66 @@
+"""``zoobot predict``."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+__all__ = ["predict"]
+
+
+def predict(
+    checkpoint_dir: Annotated[Path, typer.Option(help="Model folder that `zoobot train` made.")],
+    save_loc: Annotated[Path, typer.Option(help="Table to write: .parquet, .csv or .fits.")],
+    folder: Annotated[Optional[Path], typer.Option(help="Folder of images.")] = None,  # noqa: UP045
+    file_format: Annotated[str, typer.Option(help="Which images of the folder: png, jpg or jpeg.")] = "png",
+    recursive: Annotated[bool, typer.Option("--recursive", help="Look in the folder's folders too.")] = False,
+    catalog: Annotated[Optional[Path], typer.Option(help="Table with id_str and file_loc, instead of a folder.")] = None,  # noqa: UP045
+    image_root: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Where the catalog's relative file_loc start.", show_default="the catalog's folder"),
+    ] = None,
+    shard_dir: Annotated[Optional[Path], typer.Option(help="Folder of shards, instead of a folder of images.")] = None,  # noqa: UP045
+    split: Annotated[str, typer.Option(help="Which of the shards: train, test or unlabelled.")] = "test",
+    n_samples: Annotated[int, typer.Option(help="Draws of dropout; 1 switches dropout off.")] = 5,
+    batch_size: Annotated[int, typer.Option(help="Galaxies at a time.")] = 64,
+    workers: Annotated[Optional[int], typer.Option(help="Processes that decode.", show_default="by machine")] = None,  # noqa: UP045
+    device: Annotated[Optional[str], typer.Option(help="cpu, cuda or mps.", show_default="the best there is")] = None,  # noqa: UP045
+    concentrations: Annotated[
+        bool, typer.Option("--concentrations/--no-concentrations", help="Write them too; evaluate wants them.")
+    ] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --save-loc.")] = False,
+) -> None:
+    """Predict how volunteers would vote, with 90% credible intervals.
+
+    Images that cannot be read are listed in a second table, NAME.failed.csv.
+
+    Examples:
+
+        zoobot predict --checkpoint-dir model --folder images --file-format png --save-loc predictions.parquet
+
+        zoobot predict --checkpoint-dir model --catalog new_galaxies.csv --save-loc predictions.fits
+
+        zoobot predict --checkpoint-dir model --shard-dir shards --save-loc predictions.csv --n-samples 10
+    """
+    from zoobot.predictions import predict_on_images
+
+    done = predict_on_images.predict(
+        checkpoint_dir=checkpoint_dir,
+        save_loc=save_loc,
+        folder_to_predict=folder,
+        file_format=file_format,
+        recursive=recursive,
+        catalog=catalog,
+        image_root=image_root,
+        shard_dir=shard_dir,
+        split=split,
+        n_samples=n_samples,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        keep_concentrations=concentrations,
+        overwrite=overwrite,
+    )
+    typer.echo(f"{done.save_loc}: {done.galaxies} galaxies")
+    if done.failed:
+        typer.echo(f"{done.failed_loc}: {done.failed} images that could not be read, with the reason")

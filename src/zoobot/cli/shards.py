@@ -1,0 +1,88 @@
+"""``zoobot create-shards`` and ``zoobot check-shards``."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+__all__ = ["check_shards", "create_shards"]
+
+
+def create_shards(
+    labelled_catalog: Annotated[Path, typer.Option(help="Table with id_str, file_loc and a column of votes per answer.")],
+    shard_dir: Annotated[Path, typer.Option(help="Folder to make.")],
+    unlabelled_catalog: Annotated[Optional[Path], typer.Option(help="Table with id_str and file_loc.")] = None,  # noqa: UP045
+    schema: Annotated[str, typer.Option(help="Decision tree: a name (see `zoobot schemas`) or a TOML file.")] = "gz_decals",
+    img_size: Annotated[int, typer.Option(help="Height and width of the images, in pixels.")] = 300,
+    eval_size: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Galaxies held back for testing.", show_default="a fifth, at most 5000"),
+    ] = None,
+    max_labelled: Annotated[Optional[int], typer.Option(help="Use no more labelled galaxies than this.")] = None,  # noqa: UP045
+    max_unlabelled: Annotated[Optional[int], typer.Option(help="Use no more unlabelled galaxies than this.")] = None,  # noqa: UP045
+    color: Annotated[bool, typer.Option("--color/--greyscale", help="Keep three channels, or one of luminance.")] = True,
+    encoding: Annotated[str, typer.Option(help="raw (fastest to read), png (lossless) or jpeg.")] = "raw",
+    fit: Annotated[str, typer.Option(help="Images that are not square: crop to the centre, or pad with black.")] = "crop",
+    image_root: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Where relative file_loc start.", show_default="the catalog's folder"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="What decides the split.")] = 0,
+    workers: Annotated[Optional[int], typer.Option(help="Threads that decode.", show_default="one per core")] = None,  # noqa: UP045
+    skip_bad_images: Annotated[bool, typer.Option("--skip-bad-images", help="List unreadable images and go on.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the shards that are there.")] = False,
+) -> None:
+    """Write a catalog and its images as shards, which are fast to train on.
+
+    Interrupted, it goes on where it stopped when the same command is run again.
+
+    Examples:
+
+        zoobot create-shards --labelled-catalog catalog.csv --shard-dir shards --schema gz2 --img-size 300
+
+        zoobot create-shards --labelled-catalog catalog.csv --shard-dir debug --img-size 32 --max-labelled 500 --eval-size 100
+    """
+    from zoobot import schemas
+    from zoobot.data import shard_writing
+
+    config = shard_writing.ShardConfig(
+        img_size=img_size,
+        color=color,
+        encoding=encoding,
+        eval_size=eval_size,
+        max_labelled=max_labelled,
+        max_unlabelled=max_unlabelled,
+        fit=fit,
+        seed=seed,
+        workers=workers,
+        skip_bad_images=skip_bad_images,
+        overwrite=overwrite,
+    )
+    manifest = shard_writing.create_shards(
+        labelled_catalog,
+        shard_dir,
+        schemas.load(schema),
+        config,
+        unlabelled_catalog=unlabelled_catalog,
+        image_root=image_root,
+    )
+    counts = ", ".join(f"{count} {split}" for split, count in manifest.counts.items())
+    typer.echo(f"{shard_dir}: {counts} galaxies, {manifest.image_size}×{manifest.image_size}×{manifest.channels} pixels")
+    if any(manifest.left_out.values()):
+        typer.echo(f"left out {sum(manifest.left_out.values())} unreadable images: {shard_dir / shard_writing.BAD_IMAGES_NAME}")
+    typer.echo(f"next: zoobot train --shard-dir {shard_dir} --save-dir MODEL")
+
+
+def check_shards(
+    path: Annotated[Path, typer.Argument(help="A folder of shards, or one TFRecord file.")],
+) -> None:
+    """Verify every checksum of shards and their indexes.
+
+    Example:
+
+        zoobot check-shards shards
+    """
+    from zoobot.data import shard_writing
+
+    counts = shard_writing.check_shards(path)
+    typer.echo(f"{path}: {sum(counts.values())} galaxies in {len(counts)} files, all whole")

@@ -1,0 +1,166 @@
+"""Batches of galaxies, and the dataset that reads them straight from image files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from zoobot.data import images
+from zoobot.errors import CatalogError, ImageError, SettingError
+
+__all__ = ["Batch", "GalaxyDataset", "ImageDataset", "make_loader"]
+
+
+class Batch(NamedTuple):
+    """Galaxies as the model takes them.
+
+    Attributes:
+        images: (galaxies, height, width, channels) uint8.
+        votes: (galaxies, answers) float32; no columns where nothing is known.
+        id_str: the galaxies' names, in the same order.
+        faults: why an image could not be read, empty where it could; such an image is black.
+    """
+
+    images: torch.Tensor
+    votes: torch.Tensor
+    id_str: list[str]
+    faults: list[str]
+
+
+class GalaxyDataset(Protocol):
+    """What training and prediction ask of a dataset; a ``torch.utils.data.Dataset`` which gathers whole batches."""
+
+    @property
+    def id_str(self) -> list[str]:
+        """The galaxies' names."""
+
+    @property
+    def file_loc(self) -> list[str]:
+        """The files that their images come from."""
+
+    @property
+    def label_cols(self) -> list[str]:
+        """The columns of votes, in the order of ``Batch.votes``."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of every image."""
+
+    def __len__(self) -> int:
+        """The number of galaxies."""
+
+    def __getitems__(self, positions: Sequence[int]) -> Batch:
+        """Read these galaxies, in this order."""
+
+
+class ImageDataset(Dataset[Batch]):
+    """Galaxies read straight from the image files of a catalog: for small jobs and for prediction.
+
+    Training for more than an epoch or two is faster from shards, which are decoded once.
+
+    Args:
+        catalog: a table with ``id_str`` and ``file_loc``, as :func:`zoobot.data.catalog.read_catalog` gives it.
+        size: height and width of the images in pixels; they are resized to it.
+        channels: 1 or 3.
+        label_cols: the columns of votes to give with each image.
+        fit: ``crop`` or ``pad``, for images that are not square.
+        keep_faulty: give a black image and the reason in ``Batch.faults`` for one that cannot be read.
+
+    Raises:
+        CatalogError: the catalog lacks a column.
+        ImageError: on reading, an image that cannot be read, unless ``keep_faulty``.
+    """
+
+    def __init__(
+        self,
+        catalog: pd.DataFrame,
+        *,
+        size: int,
+        channels: int = 3,
+        label_cols: Sequence[str] = (),
+        fit: str = "crop",
+        keep_faulty: bool = False,
+    ) -> None:
+        missing = [column for column in ("id_str", "file_loc", *label_cols) if column not in catalog.columns]
+        if missing:
+            raise CatalogError(f"the catalog lacks the columns {', '.join(missing)}")
+        self.label_cols = list(label_cols)
+        self.image_shape = (size, size, channels)
+        self._fit = fit
+        self._keep_faulty = keep_faulty
+        self.id_str = catalog["id_str"].tolist()
+        self.file_loc = catalog["file_loc"].tolist()
+        self._votes = torch.from_numpy(catalog[self.label_cols].to_numpy(np.float32))
+
+    def __len__(self) -> int:
+        """The number of galaxies."""
+        return len(self.id_str)
+
+    def __getitem__(self, position: int) -> Batch:
+        """A batch of one galaxy."""
+        return self.__getitems__([position])
+
+    def __getitems__(self, positions: Sequence[int]) -> Batch:
+        """Read these galaxies, in this order."""
+        pixels = np.zeros((len(positions), *self.image_shape), np.uint8)
+        faults = [self._read(self.file_loc[position], pixels[row]) for row, position in enumerate(positions)]
+        return Batch(
+            torch.from_numpy(pixels),
+            self._votes[torch.as_tensor(positions, dtype=torch.long)],
+            [self.id_str[position] for position in positions],
+            faults,
+        )
+
+    def _read(self, path: str | Path, out: NDArray[np.uint8]) -> str:
+        """Fill ``out`` with an image; give the reason if it cannot be read and that is allowed."""
+        height, _, channels = self.image_shape
+        try:
+            out[:] = images.read_image(path, size=height, channels=channels, fit=self._fit)
+        except ImageError as error:
+            if not self._keep_faulty:
+                raise
+            return str(error)
+        return ""
+
+
+def make_loader(
+    dataset: GalaxyDataset,
+    batch_size: int,
+    *,
+    shuffle: bool = False,
+    sampler: Sampler[int] | None = None,
+    workers: int = 0,
+) -> "DataLoader[Batch]":
+    """A ``DataLoader`` that asks the dataset for whole batches; the last, smaller one is kept.
+
+    Args:
+        dataset: any :class:`GalaxyDataset`.
+        batch_size: galaxies a batch.
+        shuffle: visit the galaxies in a new random order each time, over the whole dataset.
+        sampler: an order of your own instead.
+        workers: processes that read ahead; 0 reads in this one, which suffices for raw shards on a CPU.
+
+    Raises:
+        SettingError: the batch size is below 1.
+    """
+    if batch_size < 1:
+        raise SettingError(f"batch_size is {batch_size}; it must be at least 1")
+    return DataLoader(
+        dataset,  # type: ignore[arg-type]  # it need not inherit from Dataset
+        batch_size=batch_size,
+        shuffle=shuffle,
+        sampler=sampler,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,420 @@
+"""Making shards from a catalog and its images, and checking what was made."""
+
+import collections
+import contextlib
+import math
+import os
+import shutil
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from zoobot.data import catalog as catalogs
+from zoobot.data import images, shards, tables, tfrecord
+from zoobot.errors import ImageError, SettingError, ShardError
+from zoobot.files import replace_atomically
+from zoobot.progress import progress_bar
+from zoobot.schemas import Schema
+
+__all__ = ["BAD_IMAGES_NAME", "ShardConfig", "check_shards", "create_shards"]
+
+BAD_IMAGES_NAME = "bad_images.csv"
+ENCODINGS = ("raw", "jpeg", "png")
+_SHARD_BYTES = 128 * 2**20
+_MOST_GALAXIES_A_SHARD = 4096
+_MOST_BAD_IMAGES_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class ShardConfig:
+    """How to make shards.
+
+    Attributes:
+        img_size: height and width of the images in pixels; all are resized to it.
+        color: keep three channels; otherwise one, of luminance.
+        encoding: ``raw`` reads fastest; ``png`` (lossless) and ``jpeg`` take less disk.
+        eval_size: galaxies held back for the test split; a fifth of the labelled ones, at most 5,000, when left out.
+        max_labelled: use no more labelled galaxies than this, chosen at random by ``seed``.
+        max_unlabelled: likewise for unlabelled ones.
+        fit: ``crop`` the centre of images that are not square, or ``pad`` them with black.
+        seed: what decides the split.
+        workers: threads that decode; as many as there are cores when left out.
+        skip_bad_images: leave out images that cannot be read, and list them, instead of stopping.
+        overwrite: delete the shards that are in the folder already.
+
+    Raises:
+        SettingError: a value is outside what it may be.
+    """
+
+    img_size: int = 300
+    color: bool = True
+    encoding: str = "raw"
+    eval_size: int | None = None
+    max_labelled: int | None = None
+    max_unlabelled: int | None = None
+    fit: str = "crop"
+    seed: int = 0
+    workers: int | None = None
+    skip_bad_images: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.encoding not in ENCODINGS:
+            raise SettingError(f"encoding is {self.encoding!r}; it must be one of {', '.join(ENCODINGS)}")
+        if self.fit not in ("crop", "pad"):
+            raise SettingError(f"fit is {self.fit!r}; it must be crop or pad")
+        if not 1 <= self.img_size <= 8192:
+            raise SettingError(f"img_size is {self.img_size}; it must be from 1 to 8192 pixels")
+        for name in ("eval_size", "max_labelled", "max_unlabelled", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SettingError(f"{name} is {value}; it must be at least 1, or left out")
+
+    @property
+    def channels(self) -> int:
+        """1 or 3."""
+        return 3 if self.color else 1
+
+    @property
+    def galaxies_a_shard(self) -> int:
+        """As many as make a file of about 128 MiB raw."""
+        image_bytes = self.img_size**2 * self.channels
+        return min(_MOST_GALAXIES_A_SHARD, max(1, _SHARD_BYTES // image_bytes))
+
+
+class _Galaxy(NamedTuple):
+    """What a worker needs to make one record."""
+
+    id_str: str
+    file_loc: str
+    votes: Mapping[str, float]
+
+
+class _Shard(NamedTuple):
+    """One file to be written."""
+
+    split: str
+    path: Path
+    catalog: pd.DataFrame
+
+
+class _BadImage(NamedTuple):
+    split: str
+    id_str: str
+    file_loc: str
+    reason: str
+
+
+def create_shards(
+    labelled_catalog: str | Path,
+    shard_dir: str | Path,
+    schema: Schema,
+    config: ShardConfig | None = None,
+    *,
+    unlabelled_catalog: str | Path | None = None,
+    image_root: str | Path | None = None,
+) -> shards.Manifest:
+    """Write the galaxies of a catalog as shards, split into train and test.
+
+    An interrupted call, made again, keeps the files that are finished and ends with the same bytes as an unbroken one.
+
+    Args:
+        labelled_catalog: a table with ``id_str``, ``file_loc`` and a column of votes per answer of ``schema``.
+        shard_dir: the folder to write; new, empty, or of an interrupted call with the same settings.
+        schema: the decision tree.
+        config: how.
+        unlabelled_catalog: a table with ``id_str`` and ``file_loc``, for the ``unlabelled`` split.
+        image_root: the folder that relative ``file_loc`` start from; the catalog's own when left out.
+
+    Returns:
+        The manifest, as written.
+
+    Raises:
+        CatalogError: a catalog has faults; all are listed.
+        SettingError: ``eval_size`` leaves nothing to train on.
+        ShardError: the folder holds something else, or images cannot be read; all are listed.
+    """
+    config = config or ShardConfig()
+    shard_dir = Path(shard_dir)
+    labelled = catalogs.read_catalog(labelled_catalog, schema.label_cols, image_root=image_root)
+    labelled = catalogs.sample_catalog(labelled, config.max_labelled, config.seed)
+    train, test = catalogs.split_catalog(labelled, eval_size=_eval_size(config, len(labelled)), seed=config.seed)
+    splits = {"train": train, "test": test}
+    if unlabelled_catalog is not None:
+        unlabelled = catalogs.read_catalog(unlabelled_catalog, image_root=image_root)
+        splits["unlabelled"] = catalogs.sample_catalog(unlabelled, config.max_unlabelled, config.seed)
+    manifest = _planned_manifest(splits, schema, config)
+    if _prepare_folder(shard_dir, manifest, overwrite=config.overwrite):
+        return shards.Manifest.load(shard_dir)
+    bad = _write_shards(list(_plan_shards(splits, shard_dir, config)), schema, config)
+    if bad and not config.skip_bad_images:
+        raise ShardError(_describe_bad_images(bad))
+    return _finish(shard_dir, manifest, bad)
+
+
+def check_shards(path: str | Path) -> dict[Path, int]:
+    """Verify every checksum and every index of a folder of shards, or of one TFRecord file.
+
+    Returns:
+        The number of galaxies in each file.
+
+    Raises:
+        ShardError: something is wrong; every fault is listed.
+    """
+    path = Path(path)
+    files = [path] if path.is_file() else sorted(path.rglob("*.tfrecord"))
+    if not files:
+        raise ShardError(f"{path} is not a TFRecord file nor a folder with any (*.tfrecord)")
+    counts: dict[Path, int] = {}
+    faults: list[str] = []
+    with progress_bar("checking shards", len(files), unit="files") as advance:
+        for file in files:
+            try:
+                counts[file] = _check_file(file)
+            except ShardError as error:
+                faults.append(str(error))
+            advance(1)
+    if path.is_dir() and (path / shards.MANIFEST_NAME).exists():
+        faults += _check_counts(path, counts) if not faults else []
+    if faults:
+        raise ShardError("\n".join(faults))
+    return counts
+
+
+# planning
+
+
+def _eval_size(config: ShardConfig, labelled: int) -> int:
+    return config.eval_size if config.eval_size is not None else min(5000, max(1, labelled // 5))
+
+
+def _planned_manifest(splits: dict[str, pd.DataFrame], schema: Schema, config: ShardConfig) -> shards.Manifest:
+    """The manifest as it will be if every image can be read; it says what an interrupted run was doing."""
+    fingerprints = {
+        split: catalogs.catalog_fingerprint(
+            catalog, ["id_str", "file_loc", *(schema.label_cols if split != "unlabelled" else [])]
+        )
+        for split, catalog in splits.items()
+    }
+    return shards.Manifest(
+        schema=schema,
+        image_size=config.img_size,
+        channels=config.channels,
+        encoding=config.encoding,
+        counts={split: len(catalog) for split, catalog in splits.items()},
+        settings={"fit": config.fit, "seed": config.seed, "catalog_sha256": fingerprints},
+        complete=False,
+    )
+
+
+def _prepare_folder(shard_dir: Path, planned: shards.Manifest, *, overwrite: bool) -> bool:
+    """Make the folder ready to be written or gone on with; true if it holds just these shards, finished."""
+    if (shard_dir / shards.MANIFEST_NAME).exists() and not overwrite:
+        found = shards.Manifest.load(shard_dir)
+        difference = _difference(found, planned)
+        if difference:
+            raise ShardError(
+                f"{shard_dir} holds shards with another {difference}; "
+                "choose another --shard-dir, or delete them with --overwrite"
+            )
+        if found.complete:
+            return True
+        for leftover in shard_dir.rglob(".tmp-*"):
+            leftover.unlink()
+        return False
+    if shard_dir.exists() and not shard_dir.is_dir():
+        raise ShardError(f"shard_dir {shard_dir} is a file; name a folder")
+    if shard_dir.is_dir() and any(shard_dir.iterdir()):
+        if not overwrite:
+            raise ShardError(f"{shard_dir} is not empty and holds no shards of ours; choose another --shard-dir")
+        _delete_shards(shard_dir)
+    planned.save(shard_dir)
+    return False
+
+
+def _difference(found: shards.Manifest, planned: shards.Manifest) -> str:
+    """What keeps an existing folder from being gone on with, if anything."""
+    for name in ("schema", "image_size", "channels", "encoding"):
+        if getattr(found, name) != getattr(planned, name):
+            return name.replace("_", " ")
+    for name, value in planned.settings.items():
+        if found.settings.get(name) != value:
+            return "catalog, --eval-size or --max-…" if name == "catalog_sha256" else name
+    return ""
+
+
+def _delete_shards(shard_dir: Path) -> None:
+    """Delete what create_shards writes, and nothing else that somebody may keep in the folder."""
+    (shard_dir / shards.MANIFEST_NAME).unlink(missing_ok=True)
+    (shard_dir / BAD_IMAGES_NAME).unlink(missing_ok=True)
+    for split in shards.SPLITS:
+        shutil.rmtree(shard_dir / split, ignore_errors=True)
+
+
+def _plan_shards(splits: dict[str, pd.DataFrame], shard_dir: Path, config: ShardConfig) -> Iterator[_Shard]:
+    for split, catalog in splits.items():
+        parts = math.ceil(len(catalog) / config.galaxies_a_shard)
+        for part in range(parts):
+            # even parts: the last is not a crumb
+            rows = catalog.iloc[len(catalog) * part // parts : len(catalog) * (part + 1) // parts]
+            yield _Shard(split, shard_dir / split / f"{split}-{part:05d}-of-{parts:05d}.tfrecord", rows)
+
+
+# writing
+
+
+def _write_shards(plan: list[_Shard], schema: Schema, config: ShardConfig) -> list[_BadImage]:
+    """Write every shard that is not there yet; list the images that could not be read, of earlier runs too."""
+    bad: list[_BadImage] = []
+    pending = []
+    for shard in plan:
+        left_out = _left_out(shard, config)
+        if left_out is None:
+            pending.append(shard)
+        else:
+            bad += left_out
+    total = sum(len(shard.catalog) for shard in plan)
+    done = total - sum(len(shard.catalog) for shard in pending)
+    galaxies = (galaxy for shard in pending for galaxy in _galaxies(shard, schema))
+    records = _map_in_order(lambda galaxy: _make_record(galaxy, config), galaxies, config.workers)
+    with progress_bar("creating shards", total, done=done) as advance, contextlib.closing(records):
+        for shard in pending:
+            bad += _write_shard(shard, records, config, advance)
+    return bad
+
+
+def _left_out(shard: _Shard, config: ShardConfig) -> list[_BadImage] | None:
+    """What an earlier run left out of a shard that it finished; nothing if the shard is to be written (again)."""
+    # both files are renamed into place when they are whole, the index last
+    if not (shard.path.exists() and shards.index_path(shard.path).exists()):
+        return None
+    written = set(shards.load_index(shard.path)["id_str"].to_pylist())
+    missing = shard.catalog[~shard.catalog["id_str"].isin(written)]
+    records = [_make_record(_Galaxy(row.id_str, row.file_loc, {}), config) for row in missing.itertuples()]
+    if records and not (config.skip_bad_images and all(isinstance(record, str) for record in records)):
+        return None
+    return [
+        _BadImage(shard.split, row.id_str, row.file_loc, str(reason))
+        for row, reason in zip(missing.itertuples(), records, strict=True)
+    ]
+
+
+def _galaxies(shard: _Shard, schema: Schema) -> Iterator[_Galaxy]:
+    label_cols = [] if shard.split == "unlabelled" else schema.label_cols
+    votes = shard.catalog[label_cols].to_numpy(np.float64)
+    ids, files = shard.catalog["id_str"], shard.catalog["file_loc"]
+    for id_str, file_loc, row in zip(ids, files, votes, strict=True):
+        yield _Galaxy(id_str, file_loc, dict(zip(label_cols, row.tolist(), strict=True)))
+
+
+def _make_record(galaxy: _Galaxy, config: ShardConfig) -> bytes | str:
+    """The galaxy as a serialised example, or why its image cannot be read."""
+    try:
+        pixels = images.read_image(galaxy.file_loc, size=config.img_size, channels=config.channels, fit=config.fit)
+    except ImageError as error:
+        return str(error)
+    size: dict[str, tfrecord.FeatureValue] = {
+        "height": config.img_size,
+        "width": config.img_size,
+        "channels": config.channels,
+    }
+    if config.encoding == "raw":
+        picture: dict[str, tfrecord.FeatureValue] = {"matrix": pixels, **size}
+    else:
+        content = images.encode_image(pixels, config.encoding)
+        picture = {"image/encoded": content, "image/format": config.encoding}
+        picture |= {f"image/{name}": value for name, value in size.items()}
+    return tfrecord.encode_example({"id_str": galaxy.id_str, **picture, **galaxy.votes})
+
+
+def _write_shard(
+    shard: _Shard, records: Iterator[bytes | str], config: ShardConfig, advance: Callable[[int], None]
+) -> list[_BadImage]:
+    """Take as many records as the shard has galaxies and write them, unless some are bad and that is not allowed."""
+    bad = []
+    with replace_atomically(shard.path) as path:
+        with open(path, "wb") as file:
+            for galaxy in shard.catalog[["id_str", "file_loc"]].itertuples(index=False):
+                record = next(records)
+                if isinstance(record, str):
+                    bad.append(_BadImage(shard.split, galaxy.id_str, galaxy.file_loc, record))
+                else:
+                    tfrecord.write_record(file, record)
+                advance(1)
+        index = shards.index_tfrecord(path)  # reads back what was written and verifies it
+    if not bad or config.skip_bad_images:
+        shards.write_index(index, shard.path)
+    return bad
+
+
+def _map_in_order(
+    function: Callable[[_Galaxy], bytes | str], items: Iterator[_Galaxy], workers: int | None
+) -> Generator[bytes | str, None, None]:
+    """Map with threads (decoding leaves the interpreter free), a bounded number of results ahead, in order."""
+    workers = workers or os.cpu_count() or 1
+    waiting: collections.deque[Future[bytes | str]] = collections.deque()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 8 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+# bad images
+
+
+def _describe_bad_images(bad: list[_BadImage]) -> str:
+    lines = [f"  {image.id_str}: {image.reason}" for image in bad[:_MOST_BAD_IMAGES_SHOWN]]
+    more = len(bad) - len(lines)
+    return "\n".join(
+        [
+            f"{len(bad)} image{'s' * (len(bad) > 1)} cannot be read; mend them and run again, "
+            "or leave them out with --skip-bad-images:",
+            *lines,
+            *([f"  … and {more} more"] if more else []),
+        ]
+    )
+
+
+def _finish(shard_dir: Path, manifest: shards.Manifest, bad: list[_BadImage]) -> shards.Manifest:
+    left_out = collections.Counter(image.split for image in bad)
+    if bad:
+        tables.write_table(pd.DataFrame(bad), shard_dir / BAD_IMAGES_NAME)
+    counts = {split: count - left_out[split] for split, count in manifest.counts.items()}
+    manifest = replace(manifest, counts=counts, left_out=dict(left_out), complete=True)
+    manifest.save(shard_dir)
+    return manifest
+
+
+# checking
+
+
+def _check_file(file: Path) -> int:
+    found = shards.index_tfrecord(file)
+    if shards.index_path(file).exists() and not shards.load_index(file).equals(found):
+        raise ShardError(f"{shards.index_path(file)} does not fit {file}; delete the index and it is made again")
+    return len(found)
+
+
+def _check_counts(shard_dir: Path, counts: dict[Path, int]) -> list[str]:
+    manifest = shards.Manifest.load(shard_dir)
+    found: dict[str, Any] = collections.Counter()
+    for file, count in counts.items():
+        found[file.parent.name] += count
+    faults = [] if manifest.complete else [f"{shard_dir} is not finished; run `zoobot create-shards` again"]
+    return faults + [
+        f"{shard_dir / split} holds {found[split]} galaxies, the manifest says {count}"
+        for split, count in manifest.counts.items()
+        if manifest.complete and found[split] != count
+    ]

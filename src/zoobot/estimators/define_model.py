@@ -1,0 +1,316 @@
+"""The model: augmentation, encoder and head in one module, from one config."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoobot.errors import ModelError, SettingError
+from zoobot.estimators.augment import PREPROCESSES, AugmentConfig
+from zoobot.estimators.encoders import count_features, create_encoder
+from zoobot.schemas import Schema
+
+__all__ = [
+    "HEADS",
+    "DirichletHead",
+    "Head",
+    "Model",
+    "ModelConfig",
+    "build_model",
+    "get_model",
+    "register_head",
+]
+
+_Part = TypeVar("_Part")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig(AugmentConfig):
+    """All that a model is built from, save its weights; adds the parts to the settings of the images.
+
+    Raises:
+        SettingError: all the faults at once, a line each.
+
+    >>> config = ModelConfig(output_dim=34, input_size=300, crop_size=225, resize_size=224)
+    >>> ModelConfig.from_dict(config.to_dict()) == config
+    True
+    """
+
+    output_dim: int
+    """How many answers are predicted."""
+    encoder: str = "efficientnet_b0"
+    """Name of the encoder: registered, or one of timm's."""
+    head: str = "dirichlet"
+    """Name of the head."""
+    preprocess: str = "augment"
+    """Name of the preprocessing."""
+    dropout_rate: float = 0.2
+    """Share of the features that dropout leaves out, from 0 to below 1."""
+
+    def _faults(self) -> Iterator[str]:
+        yield from super()._faults()
+        if not (type(self.output_dim) is int and 1 <= self.output_dim <= 65_536):
+            yield f"output_dim: got {self.output_dim!r}, expected a whole number from 1 to 65536"
+        for name in ("encoder", "head", "preprocess"):
+            if not isinstance(getattr(self, name), str):
+                yield f"{name}: got {getattr(self, name)!r}, expected a name"
+        if type(self.dropout_rate) not in (int, float) or not 0 <= self.dropout_rate < 1:
+            yield f"dropout_rate: got {self.dropout_rate!r}, expected a number from 0 to below 1"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the settings as plain types that JSON can hold."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> "ModelConfig":
+        """Rebuild a config from :meth:`to_dict`.
+
+        Raises:
+            SettingError: A setting is unknown, missing or out of range.
+        """
+        fields = dataclasses.fields(cls)
+        unknown = sorted(set(settings) - {field.name for field in fields})
+        required = {field.name for field in fields if field.default is dataclasses.MISSING}
+        missing = sorted(required - set(settings))
+        if unknown or missing:
+            faults = [f"{name}: not a setting of a model" for name in unknown]
+            raise SettingError("\n".join(faults + [f"{name}: missing" for name in missing]))
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
+        }
+        return cls(**plain)
+
+
+class Head(nn.Module):
+    """From features to concentrations: dropout, a linear layer, and what a subclass makes of its output.
+
+    A head of your own gives :meth:`concentrations` and is registered with :func:`register_head`.
+    Computed in float32, also under autocast.
+    """
+
+    def __init__(self, n_features: int, output_dim: int, dropout_rate: float) -> None:
+        """Build the linear layer, (n_features) to (output_dim)."""
+        super().__init__()
+        self.dropout_rate = dropout_rate
+        self.linear = nn.Linear(n_features, output_dim)
+
+    def concentrations(self, logits: Tensor) -> Tensor:
+        """Turn the linear layer's output, any real numbers, into concentrations above 0 of the same shape."""
+        raise NotImplementedError
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Predict from features (batch, n_features): concentrations (batch, output_dim), float32."""
+        with torch.autocast(features.device.type, enabled=False):
+            kept = F.dropout(features.float(), self.dropout_rate, self.training)
+            return self.concentrations(F.linear(kept, self.linear.weight.float(), self.linear.bias.float()))
+
+    def sample(self, features: Tensor, n_samples: int, seed: int = 0) -> Tensor:
+        """Predict with ``n_samples`` thinned networks (Monte Carlo dropout, arXiv:1506.02142).
+
+        Each sample is one dropout mask over the features, drawn from ``seed`` and shared by all galaxies:
+        what a galaxy gets depends neither on its batch nor on the order. A mask thins the weights: all
+        samples together are one matrix product. A single sample is the whole network, without dropout.
+
+        Args:
+            features: (batch, n_features).
+            n_samples: How many.
+            seed: Of the masks.
+
+        Returns:
+            Concentrations (batch, n_samples, output_dim), float32; the same whether training or evaluating.
+
+        >>> head = DirichletHead(n_features=8, output_dim=2, dropout_rate=0.5)
+        >>> head.sample(torch.ones(4, 8), n_samples=3).shape
+        torch.Size([4, 3, 2])
+        """
+        weight, bias = self.linear.weight.float(), self.linear.bias.float()
+        masks = torch.ones(n_samples, weight.shape[1])
+        if n_samples > 1:
+            draws = torch.rand(masks.shape, generator=torch.Generator().manual_seed(seed))
+            masks = (draws >= self.dropout_rate) / (1 - self.dropout_rate)
+        thinned = masks.to(weight.device)[:, None] * weight
+        with torch.autocast(features.device.type, enabled=False):
+            logits = F.linear(features.float(), thinned.flatten(0, 1))
+            return self.concentrations(logits.view(len(features), n_samples, len(bias)) + bias)
+
+
+class DirichletHead(Head):
+    """Concentrations from 1 to 101, ``1 + 100 sigmoid(x)`` (Walmsley et al. 2022, arXiv:2102.08414).
+
+    >>> head = DirichletHead(n_features=8, output_dim=2, dropout_rate=0.2)
+    >>> [round(concentration, 1) for concentration in head(torch.zeros(1, 8))[0].tolist()]
+    [2.8, 2.8]
+    """
+
+    def __init__(self, n_features: int, output_dim: int, dropout_rate: float) -> None:
+        """Start with concentrations near 3, almost no opinion.
+
+        From a bias of 0, hence concentrations of 51, a model is at first sure that all answers are equally
+        likely, and its first steps go into unlearning that (the loss of Galaxy Zoo 2 votes is 110 there, 57
+        here). Lower still, the sigmoid is so flat that learning is slow.
+        """
+        super().__init__(n_features, output_dim, dropout_rate)
+        nn.init.constant_(self.linear.bias, -4.0)
+
+    def concentrations(self, logits: Tensor) -> Tensor:
+        """Map real numbers to the range 1 to 101."""
+        return 1 + 100 * torch.sigmoid(logits)
+
+
+HEADS: dict[str, Callable[[int, int, float], Head]] = {"dirichlet": DirichletHead}
+"""Heads by name: called with the number of features, the number of answers and the dropout rate."""
+
+
+def register_head(name: str, head: Callable[[int, int, float], Head]) -> None:
+    """Make a head of your own available to ``get_model(head=name)``; register it before loading a model, too.
+
+    >>> class UnboundedHead(Head):
+    ...     def concentrations(self, logits):
+    ...         return torch.nn.functional.softplus(logits) + 1e-3
+    >>> register_head("unbounded", UnboundedHead)
+    >>> _ = HEADS.pop("unbounded")
+    """
+    HEADS[name] = head
+
+
+class Model(nn.Module):
+    """Images to concentrations: ``head(encoder(preprocess(images)))``.
+
+    Made by :func:`get_model`; ``config`` and ``schema`` say what it is, and each part can be replaced.
+    """
+
+    def __init__(
+        self,
+        preprocess: nn.Module,
+        encoder: nn.Module,
+        head: Head,
+        config: ModelConfig,
+        schema: Schema | None = None,
+    ) -> None:
+        """Join the parts; ``schema`` names the answers, in the order of the head's output."""
+        super().__init__()
+        if schema is not None and len(schema.label_cols) != config.output_dim:
+            raise SettingError(
+                f"output_dim: got {config.output_dim}, but schema {schema.name} has "
+                f"{len(schema.label_cols)} answers: leave output_dim out"
+            )
+        self.preprocess = preprocess
+        self.encoder = encoder
+        self.head = head
+        self.config = config
+        self.schema = schema
+
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Predict concentrations (batch, answers), float32, of uint8 images (batch, height, width, channels).
+
+        ``generator`` gives the augmentation's random numbers in training.
+
+        Raises:
+            ModelError: The images' size or channels are not the model's.
+        """
+        concentrations: Tensor = self.head(self.represent(images, generator))
+        return concentrations
+
+    def represent(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Give the encoder's features (batch, features) of uint8 images (batch, height, width, channels)."""
+        features: Tensor = self.encoder(self.preprocess(images, generator))
+        expected = (len(images), count_features(self.encoder))
+        if features.shape != expected:
+            raise ModelError(
+                f"encoder: {self.config.encoder} gave features of shape {tuple(features.shape)}, expected "
+                f"{expected}: average over height and width, and set num_features"
+            )
+        return features
+
+    def sample(self, images: Tensor, n_samples: int, seed: int = 0) -> Tensor:
+        """Predict (batch, n_samples, answers) with the encoder run once; see :meth:`Head.sample`."""
+        if n_samples < 1:
+            raise SettingError(f"n_samples: got {n_samples}, expected at least 1")
+        return self.head.sample(self.represent(images), n_samples, seed)
+
+
+def get_model(
+    *,
+    input_size: int,
+    schema: Schema | None = None,
+    output_dim: int | None = None,
+    crop_size: int | None = None,
+    resize_size: int | None = None,
+    channels: int = 3,
+    encoder: str = "efficientnet_b0",
+    head: str = "dirichlet",
+    dropout_rate: float = 0.2,
+    **settings: Any,
+) -> Model:
+    """Build a model with fresh weights.
+
+    Args:
+        input_size: Side of the square images, in pixels.
+        schema: The questions and answers to predict.
+        output_dim: How many answers to predict, where there is no schema.
+        crop_size: Side of the crop; three quarters of ``input_size`` if None.
+        resize_size: Side of what the encoder gets; ``crop_size`` if None.
+        channels: 1 for greyscale, 3 for colour.
+        encoder: One of timm's names, or registered with ``register_encoder``.
+        head: Registered with :func:`register_head`.
+        dropout_rate: Of the head.
+        settings: Other fields of :class:`ModelConfig`, such as ``rotate=False`` or ``zoom=(0.9, 1.2)``.
+
+    Raises:
+        SettingError: A setting is out of range or unknown, or ``output_dim`` does not fit the schema.
+        ModelError: There is no such encoder, head or preprocessing.
+
+    >>> model = get_model(output_dim=34, input_size=64, channels=1, encoder="resnet10t")
+    >>> model(torch.zeros(2, 64, 64, 1, dtype=torch.uint8)).shape
+    torch.Size([2, 34])
+    """
+    if output_dim is None:
+        if schema is None:
+            raise SettingError(
+                "schema: got neither schema nor output_dim, expected one: schema=schemas.load(...)"
+            )
+        output_dim = len(schema.label_cols)
+    if crop_size is None:
+        crop_size = max(1, int(0.75 * input_size))
+    config = ModelConfig.from_dict(
+        {
+            "input_size": input_size,
+            "output_dim": output_dim,
+            "crop_size": crop_size,
+            "resize_size": crop_size if resize_size is None else resize_size,
+            "channels": channels,
+            "encoder": encoder,
+            "head": head,
+            "dropout_rate": dropout_rate,
+            **settings,
+        }
+    )
+    return build_model(config, schema)
+
+
+def build_model(config: ModelConfig, schema: Schema | None = None) -> Model:
+    """Build the model that a config describes, with fresh weights.
+
+    Raises:
+        ModelError: There is no such encoder, head or preprocessing.
+    """
+    create_preprocess = _look_up(PREPROCESSES, "preprocess", config.preprocess)
+    create_head = _look_up(HEADS, "head", config.head)
+    encoder = create_encoder(config.encoder, config.channels, config.resize_size)
+    head = create_head(count_features(encoder, config.encoder), config.output_dim, config.dropout_rate)
+    return Model(create_preprocess(config), encoder, head, config, schema)
+
+
+def _look_up(registry: Mapping[str, _Part], kind: str, name: str) -> _Part:
+    if name not in registry:
+        raise ModelError(
+            f"{kind}: unknown name {name!r}, expected one of {', '.join(sorted(registry))}; "
+            f"your own must be registered: register_{kind}"
+        )
+    return registry[name]

@@ -1,0 +1,112 @@
+"""Posteriors as a table: the columns of a catalogue of predictions."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from zoobot.errors import PredictionError
+from zoobot.schemas import Schema
+from zoobot.stats import dirichlet
+
+__all__ = ["CREDIBILITY", "make_catalogue", "read_concentrations", "read_fractions"]
+
+CREDIBILITY = 0.9
+
+
+def make_catalogue(
+    id_str: Sequence[str],
+    file_loc: Sequence[str],
+    concentrations: NDArray[np.float32],
+    schema: Schema,
+    *,
+    keep_concentrations: bool = True,
+) -> pd.DataFrame:
+    """Turn concentrations into a table with a row for each galaxy.
+
+    Args:
+        id_str: names, (galaxies,).
+        file_loc: where the images came from, (galaxies,).
+        concentrations: (galaxies, samples, answers).
+        schema: the decision tree.
+        keep_concentrations: add the concentrations themselves.
+
+    Returns:
+        Columns ``id_str``, ``file_loc``; for each answer ``<answer>_fraction`` (the expected vote fraction), ``_fraction_lower``
+        and ``_fraction_upper`` (the 90% credible interval of the mixture over samples, equal-tailed); for each question
+        ``<question>_proportion_asked`` (the expected share of volunteers who are asked it, mean over samples); and if kept
+        ``<answer>_concentration``, or ``<answer>_concentration_0``, ``_1``, … where there are several samples. All float32.
+    """
+    groups = schema.question_index_groups
+    fractions = dirichlet.expected_fractions(concentrations, groups)
+    lower, upper = dirichlet.fraction_intervals(concentrations, groups, CREDIBILITY)
+    samples = concentrations.shape[1]
+    asked = sum(
+        schema.proportion_asked(dirichlet.expected_fractions(concentrations[:, sample], groups)) for sample in range(samples)
+    )
+    columns: dict[str, NDArray[np.floating]] = {}
+    for number, answer in enumerate(schema.label_cols):
+        columns[f"{answer}_fraction"] = fractions[:, number]
+        columns[f"{answer}_fraction_lower"] = lower[:, number]
+        columns[f"{answer}_fraction_upper"] = upper[:, number]
+    for number, question in enumerate(schema.question_names):
+        columns[f"{question}_proportion_asked"] = np.asarray(asked)[:, number] / samples
+    if keep_concentrations:
+        for number, answer in enumerate(schema.label_cols):
+            for sample in range(samples):
+                name = f"{answer}_concentration" + (f"_{sample}" if samples > 1 else "")
+                columns[name] = concentrations[:, sample, number]
+    numbers = {name: values.astype(np.float32) for name, values in columns.items()}
+    return pd.DataFrame({"id_str": list(id_str), "file_loc": list(file_loc), **numbers})
+
+
+def read_fractions(catalogue: pd.DataFrame, schema: Schema) -> NDArray[np.float64]:
+    """The expected vote fractions of a catalogue: (galaxies, answers).
+
+    Raises:
+        PredictionError: columns are missing, or hold something else than fractions.
+    """
+    names = [f"{answer}_fraction" for answer in schema.label_cols]
+    missing = [name for name in names if name not in catalogue.columns]
+    if missing:
+        raise PredictionError(
+            f"the predictions lack {len(missing)} of the {len(names)} columns for schema {schema.name}: "
+            f"{', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}; were they made for another schema?"
+        )
+    fractions = _as_numbers(catalogue, names)
+    wrong = ~((fractions >= 0) & (fractions <= 1)).all(axis=1)
+    if wrong.any():
+        raise PredictionError(
+            f"the predictions hold {int(wrong.sum())} rows whose fractions are not between 0 and 1, "
+            f"the first at row {int(np.flatnonzero(wrong)[0]) + 1}"
+        )
+    return fractions
+
+
+def read_concentrations(catalogue: pd.DataFrame, schema: Schema) -> NDArray[np.float64] | None:
+    """The concentrations of a catalogue, (galaxies, samples, answers), or nothing where it does not hold them.
+
+    Raises:
+        PredictionError: some are there and others are missing, or are not above zero.
+    """
+    pattern = re.compile(re.escape(f"{schema.label_cols[0]}_concentration") + r"(_\d+)?")
+    samples = [match[1] or "" for name in catalogue.columns if (match := pattern.fullmatch(str(name)))]
+    if not samples:
+        return None
+    names = [f"{answer}_concentration{sample}" for sample in samples for answer in schema.label_cols]
+    missing = [name for name in names if name not in catalogue.columns]
+    if missing:
+        raise PredictionError(f"the predictions hold some concentrations but lack {', '.join(missing[:3])}")
+    concentrations = _as_numbers(catalogue, names).reshape(len(catalogue), len(samples), -1)
+    if not (concentrations > 0).all() or not np.isfinite(concentrations).all():
+        raise PredictionError("the predictions hold concentrations that are not finite numbers above zero")
+    return concentrations
+
+
+def _as_numbers(catalogue: pd.DataFrame, names: list[str]) -> NDArray[np.float64]:
+    try:
+        return catalogue[names].to_numpy(np.float64)
+    except (ValueError, TypeError) as error:
+        raise PredictionError(f"the predictions hold something else than numbers: {error}") from error

@@ -1,0 +1,144 @@
+"""Scoring a catalogue of predictions against volunteers' votes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from zoobot import schemas
+from zoobot.data import tables
+from zoobot.data.catalog import read_catalog
+from zoobot.errors import PredictionError
+from zoobot.files import replace_atomically
+from zoobot.predictions.catalogue import read_concentrations, read_fractions
+from zoobot.schemas import Schema
+from zoobot.stats import metrics
+
+__all__ = ["evaluate"]
+
+# The order of answers in the Kaggle Galaxy Challenge's columns Class1.1 … Class11.6, in the words of schema gz2_full.
+# https://www.kaggle.com/c/galaxy-zoo-the-galaxy-challenge/overview/the-galaxy-zoo-decision-tree
+_KAGGLE_ANSWERS = {
+    "smooth-or-featured-gz2": ("smooth", "featured-or-disk", "artifact"),
+    "disk-edge-on-gz2": ("yes", "no"),
+    "bar-gz2": ("yes", "no"),
+    "has-spiral-arms-gz2": ("yes", "no"),
+    "bulge-size-gz2": ("no", "just-noticeable", "obvious", "dominant"),
+    "something-odd-gz2": ("yes", "no"),
+    "how-rounded-gz2": ("round", "in-between", "cigar"),
+    "odd-feature-gz2": ("ring", "lens-or-arc", "disturbed", "irregular", "other", "merger", "dust-lane"),
+    "bulge-shape-gz2": ("round", "boxy", "no-bulge"),
+    "spiral-winding-gz2": ("tight", "medium", "loose"),
+    "spiral-arm-count-gz2": ("1", "2", "3", "4", "more-than-4", "cant-tell"),
+}
+_KAGGLE_EVERYONE_ASKED = ("something-odd-gz2",)
+
+
+def evaluate(
+    predictions: str | Path,
+    catalog: str | Path,
+    save_loc: str | Path | None = None,
+    *,
+    schema: Schema | None = None,
+    fractions: str | Path | None = None,
+) -> dict[str, Any]:
+    """Score predictions against the votes of the galaxies that both tables hold.
+
+    Args:
+        predictions: a table that predict wrote.
+        catalog: a table with ``id_str`` and votes.
+        save_loc: where to write the scores as JSON.
+        schema: the decision tree; found among the known ones by the predictions' columns when left out.
+        fractions: a table of measured cumulative fractions (of everyone who looked, not of those who were asked): ``id_str``
+            and a column for each answer, or the Kaggle Galaxy Challenge's own ``GalaxyID``, ``Class1.1``, ….
+
+    Returns:
+        ``schema``, ``galaxies`` (scored), ``without_votes`` (predicted, but not in the catalog),
+        the entries of :func:`zoobot.stats.metrics.evaluate_predictions`, and, with ``fractions``, ``cumulative``:
+        the RMS error of all cumulative fractions, and that of predicting the mean.
+
+    Raises:
+        PredictionError: the tables do not fit each other or the schema.
+        CatalogError: a table cannot be read or has faults.
+    """
+    predicted = tables.read_table(predictions)
+    if "id_str" not in predicted.columns or predicted["id_str"].duplicated().any():
+        raise PredictionError(f"{predictions} is no table of predictions: it needs a column id_str without repeats")
+    schema = schema or _guess_schema(predicted, predictions)
+    votes = read_catalog(catalog, schema.label_cols, need_files=False).set_index("id_str")[schema.label_cols]
+    predicted = predicted.set_index("id_str", drop=False)
+    scored = predicted[predicted.index.isin(votes.index)]
+    if scored.empty:
+        raise PredictionError(
+            f"{predictions} and {catalog} share no id_str (such as {predicted.index[0]!r} and {votes.index[0]!r}, say)"
+        )
+    scores = {
+        "schema": schema.name,
+        "galaxies": len(scored),
+        "without_votes": len(predicted) - len(scored),
+        **metrics.evaluate_predictions(
+            votes.loc[scored.index].to_numpy(np.float64),
+            read_fractions(scored, schema),
+            schema,
+            read_concentrations(scored, schema),
+        ),
+    }
+    if fractions is not None:
+        scores["cumulative"] = _score_cumulative(scored, schema, fractions)
+    if save_loc is not None:
+        with replace_atomically(save_loc) as path:
+            path.write_text(json.dumps(scores, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    return scores
+
+
+def _guess_schema(predicted: pd.DataFrame, name: str | Path) -> Schema:
+    answers = {str(column).removesuffix("_fraction") for column in predicted.columns if str(column).endswith("_fraction")}
+    for known in schemas.available():
+        schema = schemas.load(known)
+        if set(schema.label_cols) == answers:
+            return schema
+    raise PredictionError(
+        f"{name} has fractions of {len(answers)} answers, which are those of no known schema; "
+        "name yours with --schema (a name or a TOML file)"
+    )
+
+
+def _score_cumulative(scored: pd.DataFrame, schema: Schema, fractions: str | Path) -> dict[str, Any]:
+    measured, everyone_asked = _read_cumulative(fractions, schema)
+    shared = scored[scored.index.isin(measured.index)]
+    if shared.empty:
+        raise PredictionError(f"{fractions} holds none of the predicted galaxies (its ids are such as {measured.index[0]!r})")
+    truth = measured.loc[shared.index].to_numpy(np.float64)
+    predicted: NDArray[np.float64] = read_fractions(shared, schema)
+    return {
+        "galaxies": len(shared),
+        "rms_error": metrics.cumulative_rms(predicted, truth, schema, everyone_asked),
+        "baseline_rms_error": metrics.baseline_cumulative_rms(truth),
+    }
+
+
+def _read_cumulative(fractions: str | Path, schema: Schema) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Measured cumulative fractions by ``id_str``, and the questions that count as asked of everyone."""
+    table = tables.read_table(fractions)
+    everyone_asked: tuple[str, ...] = ()
+    if "GalaxyID" in table.columns:
+        table = table.rename(columns={"GalaxyID": "id_str", **_kaggle_names()})
+        everyone_asked = _KAGGLE_EVERYONE_ASKED
+    missing = [name for name in ("id_str", *schema.label_cols) if name not in table.columns]
+    if missing:
+        raise PredictionError(
+            f"{fractions} lacks {', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}; it needs id_str and a column "
+            f"for each answer of {schema.name}, or the Kaggle Galaxy Challenge's columns (of schema gz2_full)"
+        )
+    return table.assign(id_str=table["id_str"].astype(str)).set_index("id_str")[schema.label_cols], everyone_asked
+
+
+def _kaggle_names() -> dict[str, str]:
+    return {
+        f"Class{question}.{answer}": f"{name}_{text}"
+        for question, (name, texts) in enumerate(_KAGGLE_ANSWERS.items(), 1)
+        for answer, text in enumerate(texts, 1)
+    }

@@ -1,0 +1,231 @@
+"""What Lightning trains: the model, its loss and its schedule, with randomness that a resumed run repeats."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler
+
+from zoobot.data.datasets import Batch, GalaxyDataset, make_loader
+from zoobot.errors import TrainingError
+from zoobot.estimators.define_model import Model
+
+if TYPE_CHECKING:
+    from zoobot.training.training_config import TrainConfig
+
+__all__ = ["EstimatorModule", "MultiquestionLossFunction", "learning_rate_factor"]
+
+MultiquestionLossFunction = Callable[[Tensor, Tensor], Tensor]
+WARM_UP = 0.05
+
+
+def learning_rate_factor(progress: float) -> float:
+    """The share of the full learning rate at some point of the run: a linear warm-up, then half a cosine to zero.
+
+    Args:
+        progress: how much of the run is done, from 0 to 1.
+
+    >>> [round(learning_rate_factor(progress), 3) for progress in (0.025, 0.05, 0.525, 1.0)]
+    [0.5, 1.0, 0.5, 0.0]
+    """
+    if progress < WARM_UP:
+        return progress / WARM_UP
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - WARM_UP) / (1 - WARM_UP))))
+
+
+class EpochSampler(Sampler[int]):
+    """A random order of all galaxies that depends only on the seed and the epoch, which Lightning tells it."""
+
+    def __init__(self, length: int, seed: int, epoch: int) -> None:
+        self._length, self._seed, self._epoch = length, seed, epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Change the order."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(hash((self._seed, self._epoch)) % 2**63)
+        yield from torch.randperm(self._length, generator=generator).tolist()
+
+
+class EstimatorModule(pl.LightningModule):
+    """The training of one model.
+
+    Every random choice of a step (augmentation, dropout) is drawn from a seed made of the run's seed and the step's number,
+    and every epoch's order from the epoch's number, so that a resumed run repeats what an unbroken one does.
+
+    Args:
+        model: the model.
+        loss: ``(votes, concentrations) -> (galaxies, questions)`` or ``(galaxies,)``.
+        train_dataset: galaxies to learn from.
+        test_dataset: galaxies to stop by.
+        settings: how to train.
+        identity: what makes this run this run; a checkpoint of another one is refused.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        loss: MultiquestionLossFunction,
+        train_dataset: GalaxyDataset,
+        test_dataset: GalaxyDataset,
+        settings: "TrainConfig",
+        identity: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.settings = settings
+        self.identity = identity
+        self.minutes_before = 0.0
+        self.epoch_cut_short = False
+        self._loss = loss if isinstance(loss, nn.Module) else _Callable(loss)
+        self._datasets = train_dataset, test_dataset
+        self._started = time.monotonic()
+        self._unchecked: tuple[Tensor, list[str]] | None = None
+        self._totals: dict[str, Tensor] = {}
+
+    # data
+
+    def train_dataloader(self) -> "DataLoader[Batch]":
+        """Batches in a new order each epoch."""
+        epoch = self.trainer.fit_loop.epoch_progress.current.processed
+        sampler = EpochSampler(len(self._datasets[0]), self.settings.seed, epoch)
+        return self._loader(self._datasets[0], sampler)
+
+    def val_dataloader(self) -> "DataLoader[Batch]":
+        """Batches in the dataset's order."""
+        return self._loader(self._datasets[1], None)
+
+    def _loader(self, dataset: GalaxyDataset, sampler: Sampler[int] | None) -> "DataLoader[Batch]":
+        return make_loader(dataset, self.settings.batch_size, sampler=sampler, workers=self.settings.workers)
+
+    # one step
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Set the learning rate and the seed of this step."""
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = self.settings.learning_rate * learning_rate_factor(self.progress())
+        torch.manual_seed(hash((self.settings.seed, self.global_step, self.global_rank)) % 2**63)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of a batch: summed over questions, averaged over galaxies."""
+        self.check_finite()
+        losses = self._losses(batch, "train")
+        loss = losses.sum() / len(losses)
+        self._unchecked = loss.detach(), batch.id_str
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add up the losses of the test galaxies."""
+        self._losses(batch, "test")
+
+    def _losses(self, batch: Batch, split: str) -> Tensor:
+        losses: Tensor = self._loss(batch.votes, self.model(batch.images))
+        losses = losses.reshape(len(batch.images), -1)
+        total = torch.cat([losses.detach().double().sum(0), losses.new_tensor([len(losses)]).double()])
+        self._totals[split] = self._totals[split] + total if split in self._totals else total
+        return losses
+
+    def check_finite(self) -> None:
+        """Look at the loss of the step before: by now it is there, and no device is kept waiting.
+
+        Raises:
+            TrainingError: it is not finite.
+        """
+        if self._unchecked is None:
+            return
+        (loss, ids), self._unchecked = self._unchecked, None
+        if not torch.isfinite(loss):
+            names = ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+            raise TrainingError(
+                f"the loss became {loss.item()} at step {self.global_step} in the batch of galaxies {names}; "
+                "the best model so far is kept: try a lower learning rate, or look at the votes of these galaxies"
+            )
+
+    # the end of an epoch
+
+    def on_train_epoch_start(self) -> None:
+        """Begin the sums of an epoch anew."""
+        self._totals.pop("train", None)
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin the sums of the test galaxies anew."""
+        self._totals.pop("test", None)
+
+    def mean_losses(self, split: str) -> Tensor:
+        """The mean loss of each question over all galaxies of this epoch, on all devices: (questions,) float64."""
+        totals = self.trainer.strategy.reduce(self._totals[split], reduce_op="sum")
+        if not isinstance(totals, Tensor):
+            raise TypeError("the strategy's reduce gave no tensor")
+        return (totals[:-1] / totals[-1]).cpu()
+
+    # the run
+
+    def minutes(self) -> float:
+        """Minutes of training so far, those before an interruption included."""
+        return self.minutes_before + (time.monotonic() - self._started) / 60
+
+    def progress(self) -> float:
+        """How much of the run is done, from 0 to 1: by steps, or by time where that runs out first."""
+        by_time = self.minutes() / self.settings.max_minutes if self.settings.max_minutes else 0.0
+        by_steps = self.global_step / self._total_steps() if self.settings.epochs else 0.0
+        return min(1.0, max(by_time, by_steps))
+
+    def _total_steps(self) -> int:
+        return self.settings.epochs * max(1, int(self.trainer.num_training_batches))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW; no weight decay on biases and normalisation, which have one dimension."""
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        return torch.optim.AdamW(
+            [
+                {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.settings.weight_decay},
+                {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+            ],
+            lr=self.settings.learning_rate,
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the time spent, and what run it is."""
+        checkpoint["minutes"] = self.minutes()
+        checkpoint["identity"] = self.identity
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from the time spent.
+
+        Raises:
+            TrainingError: the checkpoint is of another run.
+        """
+        other = [
+            f"{part} ({', '.join(changed)})"
+            for part, facts in self.identity.items()
+            if (changed := _differences(checkpoint["identity"][part], facts))
+        ]
+        if other:
+            raise TrainingError(
+                f"the run to resume had another {' and '.join(other)}; resume with the same, or begin anew with --overwrite"
+            )
+        self.minutes_before = checkpoint["minutes"]
+        self._started = time.monotonic()
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+
+
+class _Callable(nn.Module):
+    """A plain function as a module, so that a loss can be either."""
+
+    def __init__(self, function: MultiquestionLossFunction) -> None:
+        super().__init__()
+        self._function = function
+
+    def forward(self, votes: Tensor, concentrations: Tensor) -> Tensor:
+        return self._function(votes, concentrations)

@@ -1,0 +1,103 @@
+"""The loss: how improbable the volunteers' votes are under the predicted Dirichlet concentrations."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from zoobot.errors import SettingError
+from zoobot.stats.dirichlet import check_question_index_groups
+
+__all__ = ["MultiquestionLoss", "calculate_multiquestion_loss", "get_multiquestion_loss"]
+
+
+class MultiquestionLoss(nn.Module):
+    """Negative log-likelihood of the Dirichlet-multinomial, for every question at once.
+
+    For one question with votes k, N = Σk, and concentrations α, A = Σα, the loss is
+    ``lnΓ(N+A) − lnΓ(A) − lnΓ(N+1) − Σ[lnΓ(k+α) − lnΓ(α) − lnΓ(k+1)]``,
+    exactly 0 with exactly zero gradient where N = 0.
+
+    Differences of lnΓ lose most digits in single precision once α is large, so the sum is done in float64, whatever
+    autocast says (float32 on Apple's ``mps``, which has no float64), and comes back as float32, or as float64
+    for float64 concentrations.
+
+    Args:
+        question_index_groups: first and last index (inclusive) of the answers of each question.
+
+    Raises:
+        SettingError: the groups do not cover the answers in order, or (when called) shapes do not fit.
+
+    >>> loss = MultiquestionLoss([(0, 1)])
+    >>> loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 3.0]]))  # -log(1/4)
+    tensor([[1.3863]])
+    """
+
+    spread: Tensor
+    gather: Tensor
+
+    def __init__(self, question_index_groups: Sequence[tuple[int, int]]) -> None:
+        super().__init__()
+        groups = check_question_index_groups(question_index_groups)
+        answers, questions = groups[-1][1] + 1, len(groups)
+        membership = torch.zeros(answers, questions)  # 1 where the answer belongs to the question
+        for question, (first, last) in enumerate(groups):
+            membership[first : last + 1, question] = 1
+        # The formula is one function of answers, and of questions' totals with the other sign. Two products with
+        # matrices of 0 and ±1 put totals beside the answers, and sum up in the end: exact, and the fewest operations.
+        spread, gather = [torch.eye(answers), membership], [-membership, torch.eye(questions)]
+        self.register_buffer("spread", torch.cat(spread, dim=1), persistent=False)
+        self.register_buffer("gather", torch.cat(gather, dim=0), persistent=False)
+
+    def forward(self, votes: Tensor, concentrations: Tensor) -> Tensor:
+        """Losses (galaxies, questions) of votes and concentrations, both (galaxies, answers)."""
+        answers = len(self.spread)
+        if votes.shape != concentrations.shape or votes.ndim != 2 or votes.shape[1] != answers:
+            raise SettingError(
+                f"votes, concentrations: got shapes {tuple(votes.shape)} and {tuple(concentrations.shape)}, "
+                f"expected both (galaxies, {answers}), the number of answers in the question_index_groups."
+            )
+        device = concentrations.device
+        working = torch.float32 if device.type == "mps" else torch.float64
+        result = torch.float64 if concentrations.dtype == torch.float64 else torch.float32
+        with torch.autocast(device.type, enabled=False):
+            spread, gather = self.spread.to(device, working), self.gather.to(device, working)
+            k, alpha = votes.to(device, working) @ spread, concentrations.to(working) @ spread
+            terms = torch.lgamma(k + alpha) - torch.lgamma(alpha) - torch.lgamma(k + 1)
+            return (terms @ gather).to(result)
+
+
+def get_multiquestion_loss(question_index_groups: Sequence[tuple[int, int]]) -> MultiquestionLoss:
+    """Loss to train with: called with votes and concentrations (galaxies, answers), it gives (galaxies, questions).
+
+    Raises:
+        SettingError: the groups do not cover the answers in order.
+
+    >>> loss = get_multiquestion_loss([(0, 2), (3, 4)])
+    >>> loss(torch.zeros(8, 5), torch.ones(8, 5)).shape
+    torch.Size([8, 2])
+    """
+    return MultiquestionLoss(question_index_groups)
+
+
+def calculate_multiquestion_loss(
+    votes: Tensor, concentrations: Tensor, question_index_groups: Sequence[tuple[int, int]]
+) -> Tensor:
+    """Negative log-likelihood of votes under Dirichlet-multinomials; formula and precision: `MultiquestionLoss`.
+
+    Args:
+        votes: (galaxies, answers), counts ≥ 0; floats allowed.
+        concentrations: (galaxies, answers), > 0. NaN gives NaN.
+        question_index_groups: first and last index (inclusive) of the answers of each question.
+
+    Returns:
+        (galaxies, questions), exactly 0 where a question has no votes.
+
+    Raises:
+        SettingError: shapes do not fit, or the groups do not cover the answers in order.
+
+    >>> calculate_multiquestion_loss(torch.tensor([[0, 0]]), torch.tensor([[1.0, 3.0]]), [(0, 1)])
+    tensor([[0.]])
+    """
+    losses: Tensor = MultiquestionLoss(question_index_groups)(votes, concentrations)
+    return losses

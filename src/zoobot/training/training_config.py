@@ -1,0 +1,263 @@
+"""Training a model on shards: the settings, and the run itself, on Lightning."""
+
+import contextlib
+import hashlib
+import logging
+import math
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from zoobot.data.datasets import GalaxyDataset
+from zoobot.errors import ModelError, SettingError, TrainingError
+from zoobot.estimators.checkpoint import load_config, load_model, update_metadata
+from zoobot.estimators.define_model import Model
+from zoobot.training import losses
+from zoobot.training.callbacks import LAST_NAME, KeepBest, SaveLast, ShowProgress, StopOnInterrupt, StopOnTime
+from zoobot.training.estimator_module import EstimatorModule, MultiquestionLossFunction
+from zoobot.training.history import HISTORY_NAME, save_learning_curve
+
+__all__ = ["TrainConfig", "train_estimator"]
+
+_PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
+# settings that may change when a run goes on
+_FREE_SETTINGS = {"log_dir", "epochs", "patience", "max_minutes", "workers", "accelerator", "devices", "resume", "overwrite"}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train.
+
+    Attributes:
+        log_dir: the folder to make: the model, the state to resume from, the history.
+        epochs: passes over the training galaxies; as many as fit when left out together with ``max_minutes``, else 50.
+        patience: stop after this many epochs without a better test loss.
+        batch_size: galaxies a step, on each device.
+        learning_rate: of AdamW at its height; it warms up for a twentieth of the run, then falls to zero like a cosine.
+        weight_decay: of AdamW, on everything but biases and normalisation.
+        ema_decay: keep a running mean of the weights with this memory (0.999, say), and test and save that; off when left out.
+        max_minutes: stop after this time; the learning rate falls so as to reach zero then.
+        precision: ``32-true``, ``bf16-mixed``, ``16-mixed``; ``auto`` is bf16-mixed where the accelerator computes in it.
+        accelerator: ``auto``, ``cpu``, ``gpu``, ``mps``, …, as Lightning calls them.
+        devices: how many of them, or ``auto``.
+        workers: processes that read ahead; chosen by the machine when left out.
+        seed: what decides the order of galaxies, augmentation and dropout.
+        resume: go on with an interrupted run in ``log_dir``, if there is one.
+        overwrite: begin anew where ``log_dir`` holds a model already.
+
+    Raises:
+        SettingError: a value is outside what it may be.
+    """
+
+    log_dir: str | Path
+    epochs: int | None = None
+    patience: int = 10
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    ema_decay: float | None = None
+    max_minutes: float | None = None
+    precision: str = "auto"
+    accelerator: str = "auto"
+    devices: int | str = "auto"
+    workers: int | None = None
+    seed: int = 0
+    resume: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the values and fill in those that depend on others."""
+        for name in ("epochs", "patience", "batch_size", "learning_rate", "max_minutes"):
+            value = getattr(self, name)
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise SettingError(f"{name} is {value}; it must be above 0")
+        if self.weight_decay < 0:
+            raise SettingError(f"weight_decay is {self.weight_decay}; it must not be negative")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise SettingError(f"ema_decay is {self.ema_decay}; it must be between 0 and 1, such as 0.999")
+        if self.workers is not None and self.workers < 0:
+            raise SettingError(f"workers is {self.workers}; it must be 0 or more")
+        if self.precision not in _PRECISIONS:
+            raise SettingError(f"precision is {self.precision!r}; it must be one of {', '.join(_PRECISIONS)}")
+        if self.resume and self.overwrite:
+            raise SettingError("resume and overwrite exclude each other; choose one")
+        if self.epochs is None and self.max_minutes is None:
+            object.__setattr__(self, "epochs", 50)
+        if self.workers is None:
+            # on a CPU the gather from the memory map costs less than handing batches between processes
+            object.__setattr__(self, "workers", min(8, os.cpu_count() or 1) if torch.cuda.is_available() else 0)
+
+
+def train_estimator(
+    model: Model,
+    config: TrainConfig,
+    train_dataset: GalaxyDataset,
+    test_dataset: GalaxyDataset,
+    *,
+    loss: MultiquestionLossFunction | None = None,
+) -> Model:
+    """Train a model; its best weights are returned, and saved in ``config.log_dir`` as a model folder.
+
+    An interrupted run, called again with ``resume``, goes on after its last whole epoch and ends as an unbroken one would.
+
+    Args:
+        model: from :func:`zoobot.estimators.define_model.get_model`; it is trained in place.
+        config: how.
+        train_dataset: galaxies to learn from.
+        test_dataset: galaxies whose loss decides which weights are best and when to stop.
+        loss: ``(votes, concentrations) -> (galaxies, questions)``, each (galaxies, answers); that of
+            :func:`zoobot.training.losses.get_multiquestion_loss` for the model's schema when left out.
+
+    Raises:
+        TrainingError: the datasets do not fit the model, the folder is taken, or the loss becomes NaN or infinite.
+    """
+    folder = Path(config.log_dir)
+    _check_fit(model, train_dataset, test_dataset)
+    if not config.resume:
+        _clear_folder(folder, overwrite=config.overwrite)
+    settings = {name: value for name, value in asdict(config).items() if name not in ("resume", "overwrite", "log_dir")}
+    description = {
+        "training": settings,
+        "data": {"train": _describe_data(train_dataset), "test": _describe_data(test_dataset)},
+    }
+    identity = {
+        "model": model.config.to_dict(),
+        "settings": {name: value for name, value in settings.items() if name not in _FREE_SETTINGS},
+        "data": description["data"],
+    }
+    if config.resume and _is_finished(folder, description):
+        model.load_state_dict(load_model(folder).state_dict())
+        return model
+    module = EstimatorModule(model, loss or _default_loss(model), train_dataset, test_dataset, config, identity)
+    trainer = _make_trainer(model, config, len(train_dataset), description)
+    last = folder / LAST_NAME
+    with _quiet_lightning():
+        trainer.fit(module, ckpt_path=last if config.resume and last.exists() else None, weights_only=True)
+    return _finish(model, trainer, folder)
+
+
+def _check_fit(model: Model, *datasets: GalaxyDataset) -> None:
+    expected = (model.config.input_size, model.config.input_size, model.config.channels)
+    for name, dataset in zip(("train_dataset", "test_dataset"), datasets, strict=True):
+        if len(dataset) == 0:
+            raise TrainingError(f"{name} is empty")
+        if dataset.image_shape != expected:
+            raise TrainingError(
+                f"{name} has images of {'×'.join(map(str, dataset.image_shape))}, the model takes "
+                f"{'×'.join(map(str, expected))}; get_model(input_size={dataset.image_shape[0]}, "
+                f"channels={dataset.image_shape[2]}, ...) fits"
+            )
+        if model.schema is not None and dataset.label_cols != model.schema.label_cols:
+            raise TrainingError(f"{name} holds votes of other answers than the model's schema {model.schema.name}")
+        if len(dataset.label_cols) != model.config.output_dim:
+            raise TrainingError(
+                f"{name} has {len(dataset.label_cols)} columns of votes, the model {model.config.output_dim} outputs"
+            )
+
+
+def _clear_folder(folder: Path, *, overwrite: bool) -> None:
+    """Refuse to train over a model, or delete what a run leaves."""
+    ours = [folder / name for name in ("config.json", "model.safetensors", LAST_NAME, HISTORY_NAME)]
+    if not any(path.exists() for path in ours):
+        return
+    if not overwrite:
+        raise TrainingError(
+            f"{folder} holds a model or a run already; go on with it with --resume, replace it with --overwrite, "
+            "or choose another folder"
+        )
+    for path in [*ours, *folder.glob("tensorboard/events.out.*")]:
+        path.unlink(missing_ok=True)
+
+
+def _default_loss(model: Model) -> MultiquestionLossFunction:
+    if model.schema is None:
+        raise TrainingError(
+            "the model has no schema, so its questions are unknown; give loss=losses.get_multiquestion_loss(groups), "
+            "or make the model with get_model(schema=...)"
+        )
+    return losses.get_multiquestion_loss(model.schema.question_index_groups)
+
+
+def _describe_data(dataset: GalaxyDataset) -> dict[str, Any]:
+    """How many galaxies, and a fingerprint of their names."""
+    digest = hashlib.sha256("\n".join(dataset.id_str).encode()).hexdigest()
+    return {"galaxies": len(dataset), "id_sha256": digest}
+
+
+def _is_finished(folder: Path, description: dict[str, Any]) -> bool:
+    """Whether the folder holds this very run, at its end."""
+    try:
+        metadata = load_config(folder)["metadata"]
+    except ModelError:
+        return False
+    plain = {name: metadata.get(name) for name in description}
+    same_length = all(
+        plain["training"].get(name) == description["training"][name] for name in ("epochs", "patience", "max_minutes")
+    )
+    return bool(metadata.get("finished")) and same_length and plain["data"] == description["data"]
+
+
+def _make_trainer(model: Model, config: TrainConfig, galaxies: int, metadata: dict[str, Any]) -> pl.Trainer:
+    folder = Path(config.log_dir)
+    names = model.schema.question_names if model.schema is not None else []
+    callbacks: list[pl.Callback] = [KeepBest(folder, config.patience, names, metadata)]
+    if config.ema_decay is not None:
+        callbacks.append(EMAWeightAveraging(decay=config.ema_decay))
+    if config.max_minutes is not None:
+        callbacks.append(StopOnTime(config.max_minutes))
+    callbacks += [StopOnInterrupt(), SaveLast(folder), ShowProgress(config.epochs, galaxies)]
+    with _quiet_lightning():
+        return pl.Trainer(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            precision=_choose_precision(config),  # type: ignore[arg-type]
+            max_epochs=config.epochs if config.epochs is not None else -1,
+            callbacks=callbacks,
+            logger=TensorBoardLogger(folder, name="tensorboard", version=""),
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            benchmark=True,
+        )
+
+
+def _choose_precision(config: TrainConfig) -> str:
+    if config.precision != "auto":
+        return config.precision
+    on_gpu = config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
+
+
+def _finish(model: Model, trainer: pl.Trainer, folder: Path) -> Model:
+    """Take the best weights back; say in the folder whether the run came to its end."""
+    if not (folder / "config.json").exists():
+        raise TrainingError(f"training stopped before the first epoch was tested; {folder} holds no model")
+    if trainer.is_global_zero:
+        interrupted = any(c.asked for c in trainer.callbacks if isinstance(c, StopOnInterrupt))  # type: ignore[attr-defined]
+        update_metadata(folder, {"finished": not interrupted})
+        save_learning_curve(folder)
+    model.load_state_dict(load_model(folder).state_dict())
+    return model.eval()
+
+
+@contextlib.contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's advice to itself: what it says here is either known or not the reader's to change."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
+    finally:
+        logger.setLevel(level)

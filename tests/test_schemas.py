@@ -1,0 +1,504 @@
+"""Decision trees: the facts of Galaxy Zoo's, the laws of their chances, and every fault of a tree file."""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from zoobot import schemas
+from zoobot.errors import SchemaError, SettingError
+from zoobot.schemas import Answer, Question, Schema
+
+NAMES_IN_REFERENCE = {
+    "gz_decals_dr12": "decals_dr12_ortho",
+    "gz_decals_dr5": "decals_dr5_ortho",
+    "gz_decals_dr8": "decals_dr8_ortho",
+    "gz_decals": "desi",
+    "gz2": "gz2_ortho",
+    "gz2_full": "gz2_full",
+    "gz_ukidss": "ukidss_ortho",
+    "gz_hubble": "hubble_ortho",
+    "gz_hubble_v2": "hubble_v2_ortho",
+    "gz_candels": "candels_ortho",
+    "gz_cosmic_dawn": "cosmic_dawn_ortho",
+    "gz_jwst": "jwst_ortho",
+    "gz_jwst_cosmos": "jwst_cosmos_ortho",
+    "gz_euclid": "euclid_ortho",
+    "gz_rings": "rings",
+}
+
+SMALL = """
+description = "A child before its parent, and a question after two answers"
+
+[[question]]
+name = "arms"
+answers = ["1", "2"]
+asked_after = ["edge_no"]
+
+[[question]]
+name = "shape"
+answers = ["smooth", "featured", "star"]
+
+[[question]]
+name = "edge"
+answers = ["yes", "no"]
+asked_after = ["shape_featured"]
+
+[[question]]
+name = "odd"
+answers = ["yes", "no"]
+asked_after = ["shape_smooth", "shape_featured"]
+"""
+
+
+def make(tree: dict[str, tuple[list[str], list[str]]]) -> Schema:
+    entries = [{"name": q, "answers": answers, "asked_after": after} for q, (answers, after) in tree.items()]
+    return Schema.from_dict({"name": "made", "question": entries})
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def random_fractions(schema: Schema, seed: int, shape: tuple[int, ...] = ()) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    sizes = [len(question.answers) for question in schema.questions]
+    return np.concatenate([generator.dirichlet(np.ones(size), shape) for size in sizes], axis=-1)
+
+
+def count_askings(schema: Schema, fractions: np.ndarray) -> np.ndarray:
+    """Proportions asked by brute force: all possible volunteers, with an answer ready to every question."""
+    column = {label: index for index, label in enumerate(schema.label_cols)}
+    asked_share = np.zeros(len(schema.questions))
+    for ready in itertools.product(*(question.answers for question in schema.questions)):
+        weight = np.prod([fractions[column[answer.label_col]] for answer in ready])
+        asked: set[str] = set()
+        for _ in schema.questions:
+            given = {answer.label_col for answer in ready if answer.question in asked}
+            asked |= {q.name for q in schema.questions if not q.asked_after or given & set(q.asked_after)}
+        asked_share += weight * np.array([question.name in asked for question in schema.questions])
+    return asked_share
+
+
+# --- the trees of Galaxy Zoo
+
+
+def test_built_in_trees_are_exactly_those_of_galaxy_zoo() -> None:
+    assert schemas.available() == sorted(NAMES_IN_REFERENCE)
+
+
+@pytest.mark.parametrize("name", sorted(NAMES_IN_REFERENCE))
+def test_tree_holds_the_published_facts(name: str, shared_data: Path) -> None:
+    reference = json.loads((shared_data.parent / "reference" / "trees.json").read_text())
+    expected = [
+        (entry["question"], entry["answers"], entry["asked_after"])
+        for entry in reference[NAMES_IN_REFERENCE[name]]["questions"]
+    ]
+    schema = schemas.load(name)
+    found = [(q.name, [answer.text for answer in q.answers], list(q.asked_after)) for q in schema.questions]
+    assert found == expected
+    assert schema.name == name
+    assert schema.description
+
+
+def test_label_columns_of_the_real_catalog(shared_data: Path) -> None:
+    header = (shared_data / "gz2_kaggle" / "catalog.csv").open().readline().strip().split(",")
+    assert set(schemas.load("gz2_full").label_cols) <= set(header)
+
+
+@pytest.mark.parametrize("name", schemas.available())
+def test_groups_tile_the_label_columns(name: str) -> None:
+    schema = schemas.load(name)
+    tiled = [
+        label
+        for question, (first, last) in zip(schema.questions, schema.question_index_groups, strict=True)
+        for label in schema.label_cols[first : last + 1]
+        if label.startswith(question.name)
+    ]
+    assert tiled == schema.label_cols == [answer.label_col for answer in schema.answers]
+
+
+# --- probabilities
+
+
+def test_proportion_asked_by_hand(tmp_path: Path) -> None:
+    schema = schemas.load(write(tmp_path, SMALL))
+    #            arms 1, 2 | smooth, featured, star | edge yes, no | odd yes, no
+    fractions = [0.3, 0.7, 0.2, 0.5, 0.3, 0.4, 0.6, 0.1, 0.9]
+    assert schema.question_names == ["arms", "shape", "edge", "odd"]
+    np.testing.assert_allclose(schema.proportion_asked(fractions), [0.5 * 0.6, 1, 0.5, 0.7])
+    np.testing.assert_allclose(schema.joint_p(fractions, "arms"), 0.3)
+    expected = [0.09, 0.21, 0.2, 0.5, 0.3, 0.2, 0.3, 0.07, 0.63]
+    np.testing.assert_allclose(schema.cumulative_fractions(fractions), expected)
+
+
+@pytest.mark.parametrize("name", schemas.available())
+def test_laws_of_every_tree(name: str) -> None:
+    schema = schemas.load(name)
+    fractions = random_fractions(schema, seed=1, shape=(3, 5))
+    asked = schema.proportion_asked(fractions)
+    cumulative = schema.cumulative_fractions(fractions)
+    assert asked.shape == (3, 5, len(schema.questions))
+    assert cumulative.shape == fractions.shape
+    for index, (question, (first, last)) in enumerate(
+        zip(schema.questions, schema.question_index_groups, strict=True)
+    ):
+        # whoever is asked gives one answer
+        np.testing.assert_allclose(cumulative[..., first : last + 1].sum(-1), asked[..., index])
+        # in Galaxy Zoo's trees the parents of a question exclude one another
+        parents = [schema.label_cols.index(label) for label in question.asked_after]
+        leading = cumulative[..., parents].sum(-1) if parents else np.ones((3, 5))
+        np.testing.assert_allclose(asked[..., index], leading)
+    # one galaxy at a time gives the same as all at once
+    np.testing.assert_array_equal(asked[1, 2], schema.proportion_asked(fractions[1, 2]))
+
+
+TANGLED = {
+    # a and b may both be given: 1 - (1 - a)(1 - b)
+    "two_roots": {"a": (["y", "n"], []), "b": (["y", "n"], []), "c": (["y", "n"], ["a_y", "b_n"])},
+    # b and c share their own parent, so are not independent of each other
+    "shared": {
+        "a": (["y", "n"], []),
+        "b": (["y", "n"], ["a_y"]),
+        "c": (["y", "n", "z"], ["a_y"]),
+        "d": (["y", "n"], ["b_y", "c_n", "c_z"]),
+        "e": (["y", "n"], ["d_y", "c_y"]),
+    },
+    # exclusive branches, one of them longer
+    "branches": {
+        "a": (["y", "n"], []),
+        "b": (["y", "n"], ["a_y"]),
+        "c": (["y", "n"], ["b_y"]),
+        "d": (["y", "n"], ["a_n", "c_y"]),
+    },
+    # an answer and its own follow-up
+    "descendant": {"a": (["y", "n"], []), "b": (["y", "n"], ["a_y"]), "c": (["y", "n"], ["a_y", "b_y"])},
+}
+
+
+@pytest.mark.parametrize("name", TANGLED)
+def test_parents_that_are_not_exclusive(name: str) -> None:
+    schema = make(TANGLED[name])
+    fractions = random_fractions(schema, seed=2)
+    np.testing.assert_allclose(schema.proportion_asked(fractions), count_askings(schema, fractions))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_tangles_against_brute_force(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    tree: dict[str, tuple[list[str], list[str]]] = {}
+    for name in "fedcba":  # later letters first, so that asking order and file order differ
+        labels = [f"{q}_{text}" for q, (answers, _) in tree.items() for text in answers]
+        number = min(len(labels), int(generator.integers(0, 4)))
+        after = [labels[index] for index in generator.permutation(len(labels))[:number]]
+        tree[name] = (["x", "y", "z"][: int(generator.integers(2, 4))], after)
+    schema = make(dict(sorted(tree.items())))
+    fractions = random_fractions(schema, seed)
+    np.testing.assert_allclose(schema.proportion_asked(fractions), count_askings(schema, fractions))
+
+
+def test_nan_of_a_question_that_nobody_reaches_is_harmless(tmp_path: Path) -> None:
+    schema = schemas.load(write(tmp_path, SMALL))
+    nan = np.nan
+    nobody = np.array([nan, nan, 1, 0, 0, nan, nan, 0.5, 0.5])
+    np.testing.assert_array_equal(schema.proportion_asked(nobody), [0, 1, 0, 1])
+    np.testing.assert_array_equal(schema.cumulative_fractions(nobody), [0, 0, 1, 0, 0, 0, 0, 0.5, 0.5])
+    # where somebody is asked, unknown stays unknown
+    somebody = np.array([nan, nan, 0.5, 0.5, 0, nan, nan, 0.5, 0.5])
+    np.testing.assert_array_equal(schema.proportion_asked(somebody), [nan, 1, 0.5, 1])
+
+
+def test_nan_is_harmless_among_several_parents_too() -> None:
+    schema = make(TANGLED["branches"])
+    fractions = [0, 1, np.nan, np.nan, np.nan, np.nan, 0.5, 0.5]
+    np.testing.assert_array_equal(schema.proportion_asked(fractions), [1, 0, 0, 1])
+
+
+def test_dtype_is_kept() -> None:
+    schema = schemas.load("gz_rings")
+    assert schema.cumulative_fractions(np.full(2, 0.5, np.float32)).dtype == np.float32
+    assert schema.cumulative_fractions([1, 0]).dtype == np.float64
+    assert schema.proportion_asked(np.zeros((0, 2))).shape == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("fractions", "message"),
+    [
+        ([0.2, 0.3, 0.5], r"shape \(3,\).*2 answers"),
+        (0.5, r"shape \(\)"),
+        (["a", "b"], "expected numbers"),
+        ([12, 3], "from 0 to 12; expected 0 to 1; divide votes"),
+        ([-0.1, np.nan], "from -0.1"),
+    ],
+)
+def test_fractions_that_are_none(fractions: object, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        schemas.load("gz_rings").proportion_asked(fractions)  # type: ignore[arg-type]
+
+
+# --- drawing, plain data, joining
+
+
+def test_drawing(tmp_path: Path) -> None:
+    assert schemas.load(write(tmp_path, SMALL)).draw().splitlines() == [
+        "shape",
+        "├── smooth",
+        "│   └─▶ odd",
+        "│       ├── yes",
+        "│       └── no",
+        "├── featured",
+        "│   ├─▶ edge",
+        "│   │   ├── yes",
+        "│   │   └── no",
+        "│   │       └─▶ arms",
+        "│   │           ├── 1",
+        "│   │           └── 2",
+        "│   └─▶ odd (see above)",
+        "└── star",
+    ]
+
+
+@pytest.mark.parametrize("name", schemas.available())
+def test_json_and_back(name: str) -> None:
+    schema = schemas.load(name)
+    again = Schema.from_dict(json.loads(json.dumps(schema.to_dict())))
+    assert again == schema
+    assert hash(again) == hash(schema)
+
+
+def test_question_by_name() -> None:
+    schema = schemas.load("gz_rings")
+    assert schema.question("ring") == Question("ring", (Answer("ring", "yes"), Answer("ring", "no")))
+    with pytest.raises(
+        SchemaError, match=r"question 'rings' is not in decision tree 'gz_rings' .did you mean 'ring'"
+    ):
+        schema.question("rings")
+
+
+def test_joined_trees_keep_their_columns_and_chances() -> None:
+    parts = [schemas.load("gz2"), schemas.load("gz_rings"), schemas.load("gz_candels")]
+    joined = schemas.join(*parts, name="all")
+    assert joined.name == "all"
+    assert joined.label_cols == [label for part in parts for label in part.label_cols]
+    fractions = [random_fractions(part, seed) for seed, part in enumerate(parts)]
+    separate = [part.proportion_asked(values) for part, values in zip(parts, fractions, strict=True)]
+    np.testing.assert_array_equal(
+        joined.proportion_asked(np.concatenate(fractions)), np.concatenate(separate)
+    )
+
+
+def test_trees_that_cannot_be_joined() -> None:
+    with pytest.raises(SchemaError, match="cannot be joined") as error:
+        schemas.join(schemas.load("gz2"), schemas.load("gz2_full"))
+    assert str(error.value).count("is in 'gz2' and 'gz2_full'") == 10
+    with pytest.raises(SchemaError, match="no decision tree"):
+        schemas.join()
+
+
+# --- faults
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(
+        SchemaError, match=r"'gz_decal' is not built in .did you mean 'gz_decals'.*gz_rings.*\.toml"
+    ):
+        schemas.load("gz_decal")
+
+
+@pytest.mark.parametrize("given", ["nowhere.toml", "some/where", Path("gz2"), "gz2.toml"])
+def test_missing_file(given: str | Path) -> None:
+    with pytest.raises(SchemaError, match="there is no such file"):
+        schemas.load(given)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"question = [", "not valid TOML"),
+        (b"\xff\xfe", "not valid TOML"),
+        (b"a = " + b"[" * 50_000, "not valid TOML: nested too deeply"),
+        (b"a = " + b"9" * 5_000, "not valid TOML"),
+        (b"#" * 1_000_001, "larger than 1,000,000 bytes"),
+        (b"", "mine.toml:\n  the tree: key 'question' is missing\n  no question"),
+    ],
+)
+def test_file_that_is_no_tree(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(content)
+    with pytest.raises(SchemaError, match=message) as error:
+        schemas.load(path)
+    assert str(path) in str(error.value)
+
+
+def test_folder_in_place_of_a_file(tmp_path: Path) -> None:
+    with pytest.raises(SchemaError, match="cannot be read"):
+        schemas.load(tmp_path)
+    with pytest.raises(SchemaError, match="cannot be read"):
+        schemas.load("null\0byte.toml")
+
+
+def test_byte_order_mark_and_windows_line_ends_are_no_fault(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + SMALL.replace("\n", "\r\n").encode())
+    assert schemas.load(path).name == "mine"
+    path.write_text('name = "other"\n' + SMALL)
+    assert schemas.load(path).name == "other"
+
+
+ROOT = {"name": "bar", "answers": ["yes", "no"]}
+
+
+def with_questions(*entries: object) -> dict[str, object]:
+    return {"name": "made", "question": list(entries)}
+
+
+def after(name: str, *labels: object) -> dict[str, object]:
+    return {"name": name, "answers": ["yes", "no"], "asked_after": list(labels)}
+
+
+FAULTS = {
+    "no table": ([], "expected a table"),
+    "no name": ({"question": [ROOT]}, "key 'name' is missing"),
+    "unknown key": (
+        {**with_questions(ROOT), "descripton": ""},
+        "unknown key 'descripton' .did you mean 'description'?",
+    ),
+    "name no text": ({"name": 3, "question": [ROOT]}, "the tree's name is 3; expected text"),
+    "description of lines": (
+        {**with_questions(ROOT), "description": "a\nb"},
+        "expected one line of printable",
+    ),
+    "no question": (with_questions(), "no question"),
+    "questions no list": ({"name": "made", "question": ROOT}, "no question: expected one .* got {"),
+    "question no table": (with_questions("bar"), "question number 1: expected a .* table, got 'bar'"),
+    "question without name": (
+        with_questions({"answers": ["a", "b"]}),
+        "question number 1: key 'name' is missing",
+    ),
+    "question without answers": (with_questions({"name": "bar"}), "question 'bar': key 'answers' is missing"),
+    "unknown key of question": (
+        with_questions({**ROOT, "asked_afer": []}),
+        "question 'bar': unknown key 'asked_afer' .did you mean 'asked_after'?",
+    ),
+    "empty name": (with_questions({**ROOT, "name": " "}), "question number 1: its name is empty"),
+    "empty answer": (with_questions({**ROOT, "answers": ["yes", ""]}), "one of its answers is empty"),
+    "control character": (
+        with_questions({**ROOT, "answers": ["yes", "\x1b[2J"]}),
+        r"one of its answers is '\\x1b\[2J'; expected one line of printable",
+    ),
+    "long name": (with_questions({**ROOT, "name": "b" * 101}), "101 characters; expected at most 100"),
+    "answers no list": (
+        with_questions({**ROOT, "answers": "yes"}),
+        "answers is 'yes'; expected a list of texts",
+    ),
+    "answer no text": (
+        with_questions({**ROOT, "answers": [1, "2"]}),
+        "one of its answers is 1; expected text in",
+    ),
+    "one answer": (with_questions({**ROOT, "answers": ["yes"]}), "question 'bar' has fewer than two answers"),
+    "duplicate answer": (with_questions({**ROOT, "answers": ["yes", "yes"]}), "duplicate 'yes' in answers"),
+    "duplicate question": (with_questions(ROOT, ROOT), "duplicate question 'bar'"),
+    "duplicate label column": (
+        with_questions({"name": "a_b", "answers": ["c", "d"]}, {"name": "a", "answers": ["b_c", "d"]}),
+        "duplicate label column 'a_b_c': question 'a_b' and question 'a'",
+    ),
+    "parents no list": (
+        with_questions(ROOT, {**after("ring"), "asked_after": "bar_yes"}),
+        "asked_after is 'bar_y",
+    ),
+    "duplicate parent": (
+        with_questions(ROOT, after("ring", "bar_no", "bar_no")),
+        "duplicate 'bar_no' in asked",
+    ),
+    "dangling parent": (
+        with_questions(ROOT, after("ring", "bar_yess")),
+        "question 'ring' is asked after 'bar_yess', which is no answer of this tree .did you mean 'bar_yes'",
+    ),
+    "parent is a question": (with_questions(ROOT, after("ring", "arms")), "expected question_answer"),
+    "asked after itself": (
+        with_questions(ROOT, after("ring", "ring_no")),
+        "question 'ring' is asked after itself",
+    ),
+    "cycle": (
+        with_questions(ROOT, after("a", "c_yes"), after("b", "a_yes"), after("c", "b_yes", "bar_no")),
+        "cycle: ('a' -> 'b' -> 'c' -> 'a'|'b' -> 'c' -> 'a' -> 'b'|'c' -> 'a' -> 'b' -> 'c'); none of these",
+    ),
+    "too many answers": (
+        with_questions({**ROOT, "answers": [str(n) for n in range(1_001)]}),
+        "at most 1,000",
+    ),
+    "too many questions": (with_questions(*[{} for _ in range(1_001)]), "at most 1,000"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_has_its_message(fault: str) -> None:
+    content, message = FAULTS[fault]
+    with pytest.raises(SchemaError, match=message) as error:
+        Schema.from_dict(content)  # type: ignore[arg-type]
+    assert "\n" not in str(error.value)  # the one fault, and nothing that only follows from it
+
+
+def test_all_faults_at_once(tmp_path: Path) -> None:
+    text = """
+        colour = true
+        [[question]]
+        name = "bar"
+        answers = ["yes"]
+        [[question]]
+        name = "ring"
+        answers = ["yes", "no"]
+        asked_after = ["bar_no"]
+        [[question]]
+        name = "arms"
+        answers = ["yes", "no"]
+        asked_after = ["arms_no"]
+    """
+    with pytest.raises(SchemaError) as error:
+        schemas.load(write(tmp_path, text))
+    header, *faults = str(error.value).splitlines()
+    assert header == f"decision tree {tmp_path / 'mine.toml'}:"
+    assert len(faults) == 4
+    for fault, what in zip(faults, ["colour", "fewer than two", "bar_no", "after itself"], strict=True):
+        assert what in fault
+
+
+def test_two_cycles_are_both_named() -> None:
+    content = with_questions(after("a", "b_yes"), after("b", "a_yes"), after("c", "d_no"), after("d", "c_no"))
+    with pytest.raises(SchemaError) as error:
+        Schema.from_dict(content)
+    assert str(error.value).count("cycle: ") == 2
+
+
+def test_a_flood_of_faults_is_cut_short() -> None:
+    with pytest.raises(SchemaError, match="and more") as error:
+        Schema.from_dict(with_questions(*["x"] * 500))
+    assert len(str(error.value).splitlines()) < 40
+
+
+def test_a_schema_made_in_python_is_checked_too() -> None:
+    bar = Question("bar", (Answer("bar", "yes"), Answer("bar", "no")))
+    with pytest.raises(SchemaError, match="duplicate question 'bar'"):
+        Schema("mine", (bar, bar))
+    with pytest.raises(SchemaError, match="'bar': its answer 'yes' says that it belongs to 'ring'"):
+        Question("bar", (Answer("ring", "yes"), Answer("bar", "no")))
+
+
+def test_a_long_chain_is_no_trouble() -> None:
+    chain = [after(f"q{n}", *([f"q{n - 1}_yes"] if n else [])) for n in range(499)]
+    schema = Schema.from_dict(with_questions(*chain, after("last", "q0_no", "q498_yes")))
+    fractions = np.tile([0.75, 0.25], 500)
+    np.testing.assert_allclose(schema.proportion_asked(fractions)[-1], 0.25 + 0.75**499)
+    assert len(schema.draw().splitlines()) == 1501
+
+
+def test_a_tangle_beyond_reason_is_refused() -> None:
+    layers = [after("a0"), after("b0")]
+    for n in range(1, 12):
+        layers += [after(f"{q}{n}", f"a{n - 1}_yes", f"b{n - 1}_yes") for q in "ab"]
+    with pytest.raises(SchemaError, match="can be reached in too many ways"):
+        Schema.from_dict(with_questions(*layers))
