@@ -6,6 +6,7 @@ part where installed: ``pip install imagecodecs pyspng pyvips pyvips-binary``.
 """
 
 import argparse
+import contextlib
 import functools
 import importlib
 import io
@@ -22,6 +23,7 @@ import numpy as np
 from zoobot.data import images
 
 Decoder = Callable[[bytes], object]
+Source = tuple[str, Callable[[Any], Decoder]]  # a module, and what makes a decoder of it
 
 
 def pillow(library: Any) -> Decoder:
@@ -48,21 +50,20 @@ def zoobot(size: int) -> Decoder:
     return lambda encoded: images.decode_image(encoded, name="", size=size)
 
 
-# name -> (module, how to make a decoder of it)
-BOTH: dict[str, tuple[str, Callable[[Any], Decoder]]] = {
+BOTH: dict[str, Source] = {
     "Pillow": ("PIL.Image", pillow),
     "opencv": ("cv2", opencv),
     "pyvips": ("pyvips", vips),
     "**zoobot**, resized to 300": ("zoobot", lambda _: zoobot(300)),
     "**zoobot**, resized to 128": ("zoobot", lambda _: zoobot(128)),
 }
-PNG = {
+PNG: dict[str, Source] = {
     "pyspng": ("pyspng", lambda library: library.load),
     "imagecodecs png": ("imagecodecs", lambda library: library.png_decode),
     "imagecodecs spng": ("imagecodecs", lambda library: library.spng_decode),
     "kornia_rs": ("kornia_rs.io", kornia_png),
 }
-JPEG = {
+JPEG: dict[str, Source] = {
     "simplejpeg": ("simplejpeg", lambda library: library.decode_jpeg),
     "imagecodecs jpeg8": ("imagecodecs", lambda library: library.jpeg8_decode),
     "kornia_rs": (
@@ -72,12 +73,17 @@ JPEG = {
 }
 
 
-def make_decoder(file_format: str, name: str) -> Decoder | None:
+def make_decoder(file_format: str, name: str) -> Decoder:
     module, make = (BOTH | (PNG if file_format == "png" else JPEG))[name]
-    try:
-        return make(importlib.import_module(module))
-    except ImportError:
-        return None
+    return make(importlib.import_module(module))
+
+
+def installed(file_format: str) -> dict[str, Decoder]:
+    decoders = {}
+    for name in BOTH | (PNG if file_format == "png" else JPEG):
+        with contextlib.suppress(ImportError):
+            decoders[name] = make_decoder(file_format, name)
+    return decoders
 
 
 @functools.cache  # so that processes neither wait for the disk nor are sent the files
@@ -98,8 +104,7 @@ def seconds_per_image(task: Callable[[], object], count: int) -> float:
 
 
 def measure(file_format: str, paths: tuple[Path, ...], rounds: int) -> dict[str, list[float]]:
-    names = BOTH | (PNG if file_format == "png" else JPEG)
-    decoders = {name: decoder for name in names if (decoder := make_decoder(file_format, name))}
+    decoders = installed(file_format)
     contents = read_all(paths)
     parts = [paths[start::4] for start in range(4)]
     times: dict[str, list[list[float]]] = {name: [] for name in decoders}
@@ -107,11 +112,11 @@ def measure(file_format: str, paths: tuple[Path, ...], rounds: int) -> dict[str,
         for _ in range(rounds + 2):
             for name, decoder in decoders.items():
                 decode_part = functools.partial(decode_all, file_format, name)
-                ways = (
+                ways: list[Callable[[], object]] = [
                     functools.partial(list, map(decoder, contents)),
-                    lambda decoder=decoder: list(threads.map(decoder, contents)),
-                    lambda part=decode_part: list(processes.map(part, parts)),
-                )
+                    functools.partial(lambda decode: list(threads.map(decode, contents)), decoder),
+                    functools.partial(lambda decode: list(processes.map(decode, parts)), decode_part),
+                ]
                 times[name].append([seconds_per_image(way, len(contents)) for way in ways])
     # The first two rounds import, read and warm up.
     return {

@@ -91,7 +91,9 @@ def main(repeats: int = 15) -> None:
     mine = statistics.median(times.pop("zoobot"))
     for name, values in times.items():
         theirs = statistics.median(values)
-        print(f"| loss with gradient, 128 × 34 | {mine:.2f} ms | {theirs:.2f} ms | {name} | {theirs / mine:.1f}× |")
+        print(
+            f"| loss with gradient, 128 × 34 | {mine:.2f} ms | {theirs:.2f} ms | {name} | {theirs / mine:.1f}× |"
+        )
 
 
 if __name__ == "__main__":

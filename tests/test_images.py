@@ -6,6 +6,7 @@ import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,15 +46,15 @@ def chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def decode(content: bytes, **options: object) -> NDArray[np.int64]:
+def decode(content: bytes, **options: Any) -> NDArray[np.int64]:
     pixels = images.decode_image(content, name="a galaxy", **options)
     assert pixels.dtype == np.uint8
     assert pixels.flags.c_contiguous
     return pixels.astype(np.int64)
 
 
-def luma(rgb: Pixels) -> NDArray[np.float64]:
-    return rgb @ np.array([0.299, 0.587, 0.114])
+def luma(rgb: NDArray[np.integer]) -> NDArray[np.float64]:
+    return np.asarray(rgb @ np.array([0.299, 0.587, 0.114]))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])

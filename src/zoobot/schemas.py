@@ -14,10 +14,9 @@ A tree is a TOML file, and the same content as JSON in a model's config or a sha
     asked_after = ["smooth-or-featured_featured"]
 
 ``asked_after`` holds label columns (``question_answer``), any one of which leads to the question; without it
-the question is asked of everyone. Questions may come in any order, and so will the label columns.
+the question is asked of everyone. No volunteer may be able to give two of them to different questions: then
+their chances add up. Questions may come in any order, and so will the label columns.
 The name of the tree is the file's, without ``.toml``, unless the file has a ``name`` of its own.
-
-Every chance below rests on one assumption: volunteers answer different questions of a galaxy independently.
 """
 
 import difflib
@@ -48,17 +47,10 @@ _TREES = Path(__file__).with_name("trees")
 # Far above any real tree: a file from a stranger must not cost minutes or gigabytes before it is refused.
 _MAX_BYTES = 1_000_000
 _MAX_ANSWERS = 1_000
-_MAX_NAME = 100
-_MAX_DESCRIPTION = 500
-_MAX_WAYS = 100
-_MAX_STEPS = 1_000
-_MAX_FAULTS_SHOWN = 30
+_MAX_TEXT = 300
+_MAX_FAULTS = 30
 
 _Floats: TypeAlias = NDArray[np.floating[Any]]
-# One way to a question: per question on it (its place in asking order), the label columns that lead on.
-_Way: TypeAlias = tuple[tuple[int, frozenset[int]], ...]
-# One step of a volunteer's walk: the label columns of each branch, and the step that it leads to (0: asked).
-_Step: TypeAlias = list[tuple[list[int], int]]
 
 
 @dataclass(frozen=True)
@@ -92,12 +84,11 @@ class Question:
 
     def __post_init__(self) -> None:
         """Check it."""
-        for answer in self.answers:
-            if answer.question != self.name:
-                raise SchemaError(
-                    f"question {_show(self.name)}: its answer {_show(answer.text)} says that it belongs to "
-                    f"{_show(answer.question)}; give both the same question"
-                )
+        strangers = [answer.label_col for answer in self.answers if answer.question != self.name]
+        if strangers:
+            raise SchemaError(
+                f"question {_show(self.name)}: its answers {_show(strangers)} belong to another question"
+            )
 
 
 @dataclass(frozen=True)
@@ -124,7 +115,7 @@ class Schema:
     def __post_init__(self) -> None:
         """Check it."""
         _raise_faults(_find_faults(self.to_dict()), f"decision tree {_show(self.name)}")
-        _ = self._walks  # a tree too tangled to compute is refused here, not in the middle of a prediction
+        _raise_faults(self._find_overlaps(), f"decision tree {_show(self.name)}")
 
     @property
     def answers(self) -> list[Answer]:
@@ -144,10 +135,8 @@ class Schema:
     @property
     def question_index_groups(self) -> list[tuple[int, int]]:
         """Per question the first and last index of its answers among the label columns, both inclusive."""
-        ends = list(itertools.accumulate(len(question.answers) for question in self.questions))
-        return [
-            (end - len(question.answers), end - 1) for question, end in zip(self.questions, ends, strict=True)
-        ]
+        edges = list(itertools.accumulate((len(q.answers) for q in self.questions), initial=0))
+        return [(first, after - 1) for first, after in itertools.pairwise(edges)]
 
     def question(self, name: str) -> Question:
         """Find a question by its name.
@@ -155,14 +144,19 @@ class Schema:
         Raises:
             SchemaError: there is no such question.
         """
-        return self.questions[self._question_index(name)]
+        names = self.question_names
+        if name not in names:
+            raise SchemaError(
+                f"question {_show(name)} is not in decision tree {_show(self.name)}{_suggest(name, names)}; "
+                f"its questions: {', '.join(names)}"
+            )
+        return self.questions[names.index(name)]
 
     def proportion_asked(self, fractions: ArrayLike) -> _Floats:
         """Compute the probability that a volunteer is asked each question.
 
-        A question is asked if any answer in its ``asked_after`` was given. Answers to one question exclude
-        each other: ``p(question) = p(parent) · Σ fractions``. Where the answers are to several questions, the
-        chance of any of them is exact too: a sum over the walks that lead there, no volunteer counted twice.
+        The sum over the answers that lead to it: ``p(question) = Σ p(parent) · fraction(answer of parent)``.
+        It is exact, as no volunteer gives two of them.
 
         Args:
             fractions: vote fractions, 0 to 1, (..., answers), each among those who were asked its question.
@@ -175,7 +169,15 @@ class Schema:
         Raises:
             SettingError: fractions of another shape or kind, or outside 0 to 1.
         """
-        return self._proportion_asked(self._check_fractions(fractions))
+        floats = self._check_fractions(fractions)
+        asked = np.ones((*floats.shape[:-1], len(self.questions)), floats.dtype)
+        for index, parents in self._parents.items():
+            if parents:
+                asked[..., index] = sum(
+                    _multiply(asked[..., parent], floats[..., columns].sum(axis=-1))
+                    for parent, columns in parents.items()
+                )
+        return asked
 
     def joint_p(self, fractions: ArrayLike, question_name: str) -> _Floats:
         """Compute the probability that a volunteer is asked one question: its column of `proportion_asked`.
@@ -184,7 +186,7 @@ class Schema:
             SchemaError: there is no such question.
             SettingError: as `proportion_asked`.
         """
-        index = self._question_index(question_name)
+        index = self.questions.index(self.question(question_name))
         return np.asarray(self.proportion_asked(fractions)[..., index])
 
     def cumulative_fractions(self, fractions: ArrayLike) -> _Floats:
@@ -192,13 +194,12 @@ class Schema:
 
         Shapes, dtype, NaN policy and errors as `proportion_asked`; an answer that nobody reaches has 0.
 
-        >>> schema = load("gz_rings")
-        >>> schema.cumulative_fractions([0.25, 0.75])
+        >>> load("gz_rings").cumulative_fractions([0.25, 0.75])
         array([0.25, 0.75])
         """
-        fractions = self._check_fractions(fractions)
+        floats = self._check_fractions(fractions)
         sizes = [len(question.answers) for question in self.questions]
-        return _product(np.repeat(self._proportion_asked(fractions), sizes, axis=-1), fractions)
+        return _multiply(np.repeat(self.proportion_asked(floats), sizes, axis=-1), floats)
 
     def draw(self) -> str:
         """Draw the tree as text; a question that follows several answers is drawn once in full.
@@ -208,27 +209,19 @@ class Schema:
         ├── yes
         └── no
         """
-        followers: dict[str, list[Question]] = {label: [] for label in self.label_cols}
-        for question in self.questions:
-            for label in question.asked_after:
-                followers[label].append(question)
         lines: list[str] = []
         drawn: set[str] = set()
         for question in self.questions:
             if not question.asked_after:
                 lines.append(question.name)
-                _draw_answers(question, "", followers, drawn, lines)
+                self._draw_answers(question, "", lines, drawn)
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
         """Give the content of the tree's TOML file as plain dicts, lists and strings, ready for JSON."""
         questions = [
-            {
-                "name": question.name,
-                "answers": [answer.text for answer in question.answers],
-                "asked_after": list(question.asked_after),
-            }
-            for question in self.questions
+            {"name": q.name, "answers": [a.text for a in q.answers], "asked_after": list(q.asked_after)}
+            for q in self.questions
         ]
         return {"name": self.name, "description": self.description, "question": questions}
 
@@ -244,95 +237,69 @@ class Schema:
         """
         return _build(content, "decision tree")
 
-    def _proportion_asked(self, fractions: _Floats) -> _Floats:
-        asked = np.ones((*fractions.shape[:-1], len(self.questions)), fractions.dtype)
-        for index in self._asking_order:
-            parents = self._parents[index]
-            if len(parents) == 1:
-                ((parent, columns),) = parents.items()
-                asked[..., index] = _product(asked[..., parent], _total(fractions, columns))
-            elif parents:
-                asked[..., index] = _chance(self._walks[index], fractions)
-        return asked
-
-    def _question_index(self, name: str) -> int:
-        names = self.question_names
-        if name not in names:
-            raise SchemaError(
-                f"question {_show(name)} is not in decision tree {_show(self.name)}{_suggest(name, names)}; "
-                f"its questions: {', '.join(names)}"
-            )
-        return names.index(name)
+    def _draw_answers(self, question: Question, indent: str, lines: list[str], drawn: set[str]) -> None:
+        drawn.add(question.name)
+        for answer in question.answers:
+            branch, space = ("└──", "    ") if answer is question.answers[-1] else ("├──", "│   ")
+            lines.append(f"{indent}{branch} {answer.text}")
+            inner = indent + space
+            following = [q for q in self.questions if answer.label_col in q.asked_after]
+            for follower in following:
+                arrow, space = ("└─▶", "    ") if follower is following[-1] else ("├─▶", "│   ")
+                is_drawn = follower.name in drawn
+                lines.append(f"{inner}{arrow} {follower.name}{' (see above)' if is_drawn else ''}")
+                if not is_drawn:
+                    self._draw_answers(follower, inner + space, lines, drawn)
 
     def _check_fractions(self, fractions: ArrayLike) -> _Floats:
         array = np.asarray(fractions)
-        expected = (
-            f"vote fractions of the {len(self.answers)} answers of {_show(self.name)} in the last dimension"
-        )
-        if array.dtype.kind not in "fiub":
-            raise SettingError(f"fractions are {array.dtype}; expected numbers: {expected}")
-        if array.ndim == 0 or array.shape[-1] != len(self.answers):
-            raise SettingError(f"fractions have shape {array.shape}; expected {expected}")
-        # rounding, in float32 above all, may carry a fraction a little past its limits
+        size = len(self.answers)
+        if array.dtype.kind not in "fiub" or array.shape[-1:] != (size,):
+            raise SettingError(
+                f"fractions are {array.dtype} of shape {array.shape}; expected numbers of shape (..., {size}): "
+                f"vote fractions of the {size} answers of {_show(self.name)}"
+            )
         floats: _Floats = array if array.dtype.kind == "f" else array.astype(np.float64)
         low = np.fmin.reduce(floats, axis=None, initial=0)
         high = np.fmax.reduce(floats, axis=None, initial=0)
-        if low < -1e-3 or high > 1 + 1e-3:
+        if low < -1e-3 or high > 1 + 1e-3:  # rounding may carry a fraction a little past its limits
             raise SettingError(
                 f"fractions go from {low:g} to {high:g}; expected 0 to 1; divide votes by their total"
             )
         return floats
 
     @cached_property
-    def _parents(self) -> list[dict[int, list[int]]]:
-        """Per question: the questions that lead to it, each with the label columns that do."""
-        columns = {label: column for column, label in enumerate(self.label_cols)}
-        owners = np.repeat(np.arange(len(self.questions)), [len(q.answers) for q in self.questions]).tolist()
-        parents: list[dict[int, list[int]]] = [{} for _ in self.questions]
+    def _parents(self) -> dict[int, dict[int, list[int]]]:
+        """Per question, in asking order: the questions that lead to it, each with the label columns that do."""
+        places = {name: index for index, name in enumerate(self.question_names)}
+        leading = {answer.label_col: (places[answer.question], i) for i, answer in enumerate(self.answers)}
+        parents: dict[int, dict[int, list[int]]] = {index: {} for index in places.values()}
         for index, question in enumerate(self.questions):
-            for label in question.asked_after:
-                parents[index].setdefault(owners[columns[label]], []).append(columns[label])
-        return parents
+            for parent, column in map(leading.__getitem__, question.asked_after):
+                parents[index].setdefault(parent, []).append(column)
+        return {index: parents[index] for index in graphlib.TopologicalSorter(parents).static_order()}
 
-    @cached_property
-    def _asking_order(self) -> list[int]:
-        """Indices of the questions, each after all that lead to it."""
-        return list(graphlib.TopologicalSorter(dict(enumerate(self._parents))).static_order())
+    def _find_overlaps(self) -> Iterator[str]:
+        """Find questions that one volunteer may be led to twice: adding chances would count that one double.
 
-    @cached_property
-    def _walks(self) -> dict[int, list[_Step]]:
-        """The walk to each question whose parents are answers to several questions."""
-        order, groups = self._asking_order, self.question_index_groups
-        if all(len(parents) < 2 for parents in self._parents):
-            return {}
-        place = {index: position for position, index in enumerate(order)}
-        columns = [range(groups[index][0], groups[index][1] + 1) for index in order]
-        ways: dict[int, frozenset[_Way]] = {}
-        walks: dict[int, list[_Step]] = {}
-        for index in order:
-            parents = self._parents[index]
-            found = {
-                (*way, (place[parent], frozenset(leading)))
-                for parent, leading in parents.items()
-                for way in ways[parent]
-            }
-            ways[index] = frozenset(found) if parents else frozenset({()})
-            if len(found) > _MAX_WAYS:
-                raise self._too_tangled(index)
-            if len(parents) > 1:
-                walks[index] = []
-                try:
-                    _plan_walk(ways[index], columns, walks[index], {})
-                except OverflowError:
-                    raise self._too_tangled(index) from None
-        return walks
-
-    def _too_tangled(self, index: int) -> SchemaError:
-        name = self.questions[index].name
-        return SchemaError(
-            f"decision tree {_show(self.name)}: question {_show(name)} can be reached in too many ways; "
-            "let it follow fewer answers"
-        )
+        Whoever is asked a question gave one of the ``needed`` answers to each of some questions before it.
+        Two ways to a question exclude each other if they need different answers to the same question.
+        """
+        labels = self.label_cols
+        needed: dict[int, dict[int, set[int]]] = {}
+        for index, parents in self._parents.items():
+            ways = [{**needed[parent], parent: set(columns)} for parent, columns in parents.items()]
+            common = set.intersection(*map(set, ways)) if ways else set()
+            needed[index] = {earlier: set().union(*(way[earlier] for way in ways)) for earlier in common}
+            for (one, first), (other, second) in itertools.combinations(
+                zip(parents.values(), ways, strict=True), 2
+            ):
+                if not any(first[earlier].isdisjoint(second[earlier]) for earlier in first.keys() & second):
+                    yield (
+                        f"question {_show(self.questions[index].name)} is asked after {_show(labels[one[0]])} and "
+                        f"{_show(labels[other[0]])}, and a volunteer may give both; expected answers that exclude "
+                        "each other: of one question, or on different branches"
+                    )
 
 
 def available() -> list[str]:
@@ -380,20 +347,14 @@ def join(*schemas: Schema, name: str | None = None) -> Schema:
     """
     if not schemas:
         raise SchemaError("join got no decision tree; expected one or more")
-    owners: dict[str, str] = {}
-    shared = []
-    for schema in schemas:
-        for question in schema.question_names:
-            if question in owners:
-                shared.append(
-                    f"question {_show(question)} is in {_show(owners[question])} and {_show(schema.name)}"
-                )
-            owners[question] = schema.name
     names = [schema.name for schema in schemas]
-    _raise_faults(
-        shared, f"decision trees {', '.join(names)} cannot be joined, rename the questions they share"
-    )
     questions = tuple(question for schema in schemas for question in schema.questions)
+    shared = (
+        f"question {_show(repeated)} is in "
+        + " and ".join(_show(schema.name) for schema in schemas if repeated in schema.question_names)
+        for repeated in _repeated([question.name for question in questions])
+    )
+    _raise_faults(shared, f"decision trees {', '.join(names)} cannot be joined, rename what they share")
     return Schema(name or "+".join(names), questions, f"{len(names)} trees joined")
 
 
@@ -401,25 +362,22 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             content = file.read(_MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise SchemaError(
-            f"decision tree {path}: there is no such file; built in: {', '.join(available())}"
-        ) from None
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         reason = getattr(error, "strerror", None) or error
-        raise SchemaError(f"decision tree {path} cannot be read: {reason}; expected a TOML file") from None
+        raise SchemaError(
+            f"decision tree {path} cannot be read: {reason}; expected a TOML file, or one of the built-in "
+            f"{', '.join(available())}"
+        ) from None
     if len(content) > _MAX_BYTES:
         raise SchemaError(
-            f"decision tree {path} is larger than {_MAX_BYTES:,} bytes; expected the TOML file of a tree"
+            f"decision tree {path} is larger than {_MAX_BYTES:,} bytes; expected a tree's TOML file"
         )
     try:
         return tomllib.loads(content.decode("utf-8-sig"))
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # bad UTF-8, bad TOML, numbers or nesting beyond Python's limits
-        reason = error if isinstance(error, ValueError) else "nested too deeply"
-        raise SchemaError(f"decision tree {path} is not valid TOML: {reason}") from None
+    except RecursionError:
+        raise SchemaError(f"decision tree {path} is not valid TOML: nested too deeply") from None
+    except ValueError as error:  # bad UTF-8, bad TOML, or a number beyond Python's limits
+        raise SchemaError(f"decision tree {path} is not valid TOML: {error}") from None
 
 
 def _build(content: Mapping[str, Any], where: str) -> Schema:
@@ -428,7 +386,7 @@ def _build(content: Mapping[str, Any], where: str) -> Schema:
         Question(
             entry["name"],
             tuple(Answer(entry["name"], text) for text in entry["answers"]),
-            tuple(entry.get("asked_after", ())),
+            tuple(_texts(entry, "asked_after")),
         )
         for entry in content["question"]
     )
@@ -436,13 +394,11 @@ def _build(content: Mapping[str, Any], where: str) -> Schema:
 
 
 def _raise_faults(faults: Iterable[str], where: str) -> None:
-    found = list(itertools.islice(faults, _MAX_FAULTS_SHOWN + 1))
-    if len(found) > _MAX_FAULTS_SHOWN:
+    found = list(itertools.islice(faults, _MAX_FAULTS + 1))
+    if len(found) > _MAX_FAULTS:
         found[-1] = "... and more"
-    if len(found) == 1:
-        raise SchemaError(f"{where}: {found[0]}")
     if found:
-        raise SchemaError("\n  ".join([f"{where}:", *found]))
+        raise SchemaError(f"{where}: {found[0]}" if len(found) == 1 else "\n  ".join([f"{where}:", *found]))
 
 
 def _find_faults(content: object) -> Iterator[str]:
@@ -451,121 +407,97 @@ def _find_faults(content: object) -> Iterator[str]:
         yield f"expected a table with name, description and questions, got {_show(content)}"
         return
     yield from _key_faults(content, {"name", "question"}, {"description"}, "the tree")
-    if "name" in content:
-        yield from _text_faults(content["name"], "the tree's name")
-    if content.get("description", "") != "":
-        yield from _text_faults(content["description"], "the tree's description", _MAX_DESCRIPTION)
-    entries = content.get("question", [])
+    yield from _text_faults(content.get("name", "made"), "the tree's name")
+    yield from _text_faults(content.get("description") or "none", "the tree's description")
+    entries = content.get("question")
     if not isinstance(entries, list) or not entries:
         yield f"no question: expected one [[question]] table or more, got {_show(entries)}"
-        return
-    if sum(len(_texts(entry, "answers")) for entry in entries) > _MAX_ANSWERS or len(entries) > _MAX_ANSWERS:
+    elif max(len(entries), sum(len(_texts(entry, "answers")) for entry in entries)) > _MAX_ANSWERS:
         yield f"too large: expected at most {_MAX_ANSWERS:,} answers in all"
-        return
-    for position, entry in enumerate(entries, start=1):
-        yield from _question_faults(entry, position)
-    yield from _relation_faults(
-        [entry for entry in entries if isinstance(entry, Mapping) and "name" in entry]
-    )
+    else:
+        for position, entry in enumerate(entries, start=1):
+            yield from _question_faults(entry, f"question number {position}")
+        yield from _relation_faults([e for e in entries if isinstance(e, Mapping) and "name" in e])
 
 
-def _question_faults(entry: object, position: int) -> Iterator[str]:
+def _question_faults(entry: object, where: str) -> Iterator[str]:
     if not isinstance(entry, Mapping):
-        yield f"question number {position}: expected a [[question]] table, got {_show(entry)}"
+        yield f"{where}: expected a [[question]] table, got {_show(entry)}"
         return
-    name = entry.get("name")
-    where = (
-        f"question {_show(name)}" if isinstance(name, str) and name.strip() else f"question number {position}"
-    )
-    yield from _key_faults(entry, {"name", "answers"}, {"asked_after"}, where)
     if "name" in entry:
-        yield from _text_faults(name, f"{where}: its name")
+        yield from _text_faults(entry["name"], f"{where}: its name")
+        where = f"question {_show(entry['name'])}"
+    yield from _key_faults(entry, {"name", "answers"}, {"asked_after"}, where)
     for key in ("answers", "asked_after"):
-        values = entry.get(key, [])
-        if not isinstance(values, list):
-            yield f'{where}: {key} is {_show(values)}; expected a list of texts, such as ["yes", "no"]'
-            continue
-        limit = _MAX_NAME if key == "answers" else 2 * _MAX_NAME + 1
-        for value in values:
-            yield from _text_faults(value, f"{where}: one of its {key}", limit)
-        for value in _repeated(_texts(entry, key)):
-            yield f"{where}: duplicate {_show(value)} in {key}; name it once"
-    if isinstance(entry.get("answers"), list) and len(entry["answers"]) < 2:
-        yield f"{where} has fewer than two answers; expected at least two"
+        if not isinstance(entry.get(key, []), list):
+            yield f'{where}: {key} is {_show(entry[key])}; expected a list of texts, such as ["yes", "no"]'
+    answers = entry.get("answers")
+    if isinstance(answers, list):
+        for answer in answers:
+            yield from _text_faults(answer, f"{where}: one of its answers")
+        if len(answers) < 2:
+            yield f"{where} has fewer than two answers; expected at least two"
 
 
 def _relation_faults(entries: list[Mapping[str, Any]]) -> Iterator[str]:
-    names = [str(entry["name"]) for entry in entries]
-    for name in _repeated(names):
+    for name in _repeated([str(entry["name"]) for entry in entries]):
         yield f"duplicate question {_show(name)}; every question needs a name of its own"
-    owners: dict[str, str] = {}
-    for name, entry in zip(names, entries, strict=True):
-        for text in _texts(entry, "answers"):
-            owner = owners.setdefault(f"{name}_{text}", name)
-            if owner != name:
-                yield (
-                    f"duplicate label column {_show(f'{name}_{text}')}: question {_show(owner)} and question "
-                    f"{_show(name)} both make it; rename one of them"
-                )
-    parents: dict[str, list[str]] = {name: [] for name in names}
-    for name, entry in zip(names, entries, strict=True):
-        for label in _texts(entry, "asked_after"):
+    tree = {str(entry["name"]): entry for entry in entries}
+    columns = [(f"{name}_{text}", name) for name, entry in tree.items() for text in _texts(entry, "answers")]
+    for label in _repeated([label for label, _ in columns]):
+        makers = " and ".join(f"question {_show(name)}" for other, name in columns if other == label)
+        yield f"duplicate label column {_show(label)}, made by {makers}; rename an answer or a question"
+    owners = dict(columns)
+    parents: dict[str, set[str]] = {name: set() for name in tree}
+    for name, entry in tree.items():
+        labels = _texts(entry, "asked_after")
+        for label in _repeated(labels):
+            yield f"question {_show(name)}: duplicate {_show(label)} in asked_after; name it once"
+        for label in dict.fromkeys(labels):
             if label in owners:
-                parents[name].append(owners[label])
+                parents[name].add(owners[label])
             else:
-                suggestion = _suggest(label, owners)
-                yield (
-                    f"question {_show(name)} is asked after {_show(label)}, which is no answer of this tree"
-                    f"{suggestion or '; expected question_answer'}"
-                )
+                hint = _suggest(label, owners) or "; expected question_answer"
+                yield f"question {_show(name)} is asked after {_show(label)}, which is no answer of this tree{hint}"
     yield from _cycle_faults(parents)
 
 
-def _cycle_faults(parents: dict[str, list[str]]) -> Iterator[str]:
+def _cycle_faults(parents: dict[str, set[str]]) -> Iterator[str]:
     while True:
         try:
             graphlib.TopologicalSorter(parents).prepare()
+            return
         except graphlib.CycleError as error:
             cycle = error.args[1]
-        else:
-            return
-        if len(cycle) == 2:
-            yield f"question {_show(cycle[0])} is asked after itself; name an answer of an earlier question"
-        else:
-            yield f"cycle: {' -> '.join(map(_show, cycle))}; none of these questions could ever be asked"
+        yield f"cycle: {' -> '.join(map(_show, cycle))}; none of these questions could ever be asked"
         # without the questions of this cycle, look for another
-        parents = {
-            name: [parent for parent in leading if parent not in cycle]
-            for name, leading in parents.items()
-            if name not in cycle
-        }
+        parents = {name: leading - set(cycle) for name, leading in parents.items() if name not in cycle}
 
 
 def _key_faults(
     table: Mapping[str, Any], required: set[str], optional: set[str], where: str
 ) -> Iterator[str]:
-    for key in sorted(required - set(table)):
-        yield f"{where}: key {key!r} is missing"
+    known = sorted(required | optional)
+    for key in known:
+        if key in required and key not in table:
+            yield f"{where}: key {key!r} is missing"
     for key in table:
-        if key not in required | optional:
-            known = sorted(required | optional)
+        if key not in known:
             yield f"{where}: unknown key {_show(key)}{_suggest(str(key), known)}; expected {', '.join(known)}"
 
 
-def _text_faults(value: object, what: str, limit: int = _MAX_NAME) -> Iterator[str]:
-    if not isinstance(value, str):
-        yield f"{what} is {_show(value)}; expected text in quotes"
-    elif not value.strip():
-        yield f"{what} is empty; expected text"
-    elif len(value) > limit:
-        yield f"{what} is {_show(value)}, {len(value):,} characters; expected at most {limit}"
-    elif value != value.strip() or not value.isprintable():
-        yield f"{what} is {_show(value)}; expected one line of printable text, without space around it"
+def _text_faults(value: object, what: str) -> Iterator[str]:
+    is_text = isinstance(value, str) and value == value.strip() and value.isprintable()
+    if not is_text or not 1 <= len(str(value)) <= _MAX_TEXT:
+        yield (
+            f"{what} is {_show(value)}; expected one line of 1 to {_MAX_TEXT} printable characters, "
+            "without space around it"
+        )
 
 
 def _texts(entry: object, key: str) -> list[str]:
     """The list under a key, as texts whatever was there: a fault of type must not entail a dozen others."""
-    values = entry.get(key, []) if isinstance(entry, Mapping) else []
+    values = entry.get(key) if isinstance(entry, Mapping) else None
     return [str(value) for value in values] if isinstance(values, list) else []
 
 
@@ -575,89 +507,17 @@ def _repeated(values: list[str]) -> list[str]:
 
 def _show(value: object) -> str:
     shown = repr(value)
-    return shown if len(shown) <= 2 * _MAX_NAME else f"{shown[:60]}..."
+    return shown if len(shown) <= 200 else f"{shown[:60]}..."
 
 
 def _suggest(wanted: str, known: Iterable[str]) -> str:
-    # comparing takes about a millisecond a name: bounded, as the names may be a stranger's
-    candidates = itertools.islice(known, 200)
-    close = difflib.get_close_matches(wanted[: 2 * _MAX_NAME], list(candidates), n=3, cutoff=0.6)
+    # comparing may take milliseconds a name: bounded, as the names may be a stranger's
+    close = difflib.get_close_matches(wanted[:_MAX_TEXT], list(itertools.islice(known, 200)))
     return f" (did you mean {' or '.join(map(_show, close))}?)" if close else ""
 
 
-def _product(first: _Floats, second: _Floats) -> _Floats:
+def _multiply(first: _Floats, second: _Floats) -> _Floats:
     """Multiply chances; zero times NaN is zero, for what nobody reaches need not be known."""
     product = np.asarray(first * second)
-    if bool(np.isnan(product).any()):
-        product[np.isnan(product) & ((first == 0) | (second == 0))] = 0
+    product[(first == 0) | (second == 0)] = 0
     return product
-
-
-def _total(fractions: _Floats, columns: list[int]) -> _Floats:
-    """Sum the fractions of some answers; column by column is much faster than a gather and a sum."""
-    return sum((fractions[..., column] for column in columns[1:]), start=fractions[..., columns[0]])
-
-
-def _plan_walk(ways: frozenset[_Way], columns: list[range], steps: list[_Step], known: dict[Any, int]) -> int:
-    """Split the ways to a question by the answers to one question after another: no volunteer counts twice.
-
-    This builds a decision diagram (Bryant 1986, IEEE Trans. Comput. C-35, 677): answers that leave the same
-    ways open share a branch. The shortest way is followed first, from its first question on.
-    Appends to ``steps``, each after those it leads to; returns the step's number, counted from 1 (0: asked).
-
-    Raises:
-        OverflowError: the ways cross so often that there is no end of steps.
-    """
-    if () in ways:
-        return 0
-    if ways not in known:
-        place = min((len(way), way[0][0]) for way in ways)[1]
-        branches: dict[frozenset[_Way], list[int]] = {}
-        for column in columns[place]:
-            branches.setdefault(_ways_left(ways, place, column), []).append(column)
-        step: _Step = []
-        for left, leading in branches.items():
-            if left:
-                step.append((leading, _plan_walk(left, columns, steps, known)))
-        steps.append(step)
-        if len(steps) > _MAX_STEPS:
-            raise OverflowError
-        known[ways] = len(steps)
-    return known[ways]
-
-
-def _ways_left(ways: frozenset[_Way], place: int, column: int) -> frozenset[_Way]:
-    """Give what is left of the ways once a volunteer has given one answer to the question at a place."""
-    return frozenset(
-        tuple(choice for choice in way if choice[0] != place)
-        for way in ways
-        if all(column in leading for position, leading in way if position == place)
-    )
-
-
-def _chance(steps: list[_Step], fractions: _Floats) -> _Floats:
-    """Compute the chance that a walk ends with the question asked."""
-    chances: list[_Floats] = [np.ones(fractions.shape[:-1], fractions.dtype)]
-    for step in steps:
-        branches = [_product(_total(fractions, leading), chances[left]) for leading, left in step]
-        chances.append(sum(branches[1:], start=branches[0]))
-    return chances[-1]
-
-
-def _draw_answers(
-    question: Question, indent: str, followers: dict[str, list[Question]], drawn: set[str], lines: list[str]
-) -> None:
-    drawn.add(question.name)
-    for answer in question.answers:
-        is_last = answer is question.answers[-1]
-        lines.append(f"{indent}{'└──' if is_last else '├──'} {answer.text}")
-        inner = indent + ("    " if is_last else "│   ")
-        following = followers[answer.label_col]
-        for follower in following:
-            ends = follower is following[-1]
-            is_drawn = follower.name in drawn
-            lines.append(
-                f"{inner}{'└─▶' if ends else '├─▶'} {follower.name}{' (see above)' if is_drawn else ''}"
-            )
-            if not is_drawn:
-                _draw_answers(follower, inner + ("    " if ends else "│   "), followers, drawn, lines)

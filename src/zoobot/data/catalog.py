@@ -33,13 +33,15 @@ def read_catalog(
     *,
     image_root: str | Path | None = None,
     check_files: bool = True,
+    need_files: bool = True,
 ) -> pd.DataFrame:
     """Read a catalog of galaxies and report all of its faults at once.
 
     ``id_str`` is text, unique, and without spaces at its ends (a fault, since FITS tables lose them);
     ``file_loc`` becomes an absolute path, resolved against ``image_root`` or else the catalog's folder;
     the votes in ``label_cols`` become float32, finite and ≥ 0, fractions of a vote allowed.
-    Other columns stay as they are. Without ``label_cols`` this reads unlabelled catalogs.
+    Other columns stay as they are. Without ``label_cols`` this reads unlabelled catalogs;
+    without ``need_files`` tables of votes alone, whose ``file_loc`` is not looked at.
 
     Raises:
         CatalogError: The table cannot be read, or has faults: no rows, missing columns, missing or repeated
@@ -60,13 +62,14 @@ def read_catalog(
         )
     frame = read_table(path)
     root = Path(path).parent.absolute() if image_root is None else Path(image_root).absolute()
-    faults = _column_faults(frame, label_cols)
+    wanted = ["id_str", *(["file_loc"] if need_files else []), *label_cols]
+    faults = _column_faults(frame, wanted)
     columns: dict[str, Any] = {}
     if len(frame) == 0:
         faults.append("the table has no rows; expected one for each galaxy")
     if "id_str" in frame:
         faults += _id_faults(frame["id_str"])
-    if "file_loc" in frame:
+    if need_files and "file_loc" in frame:
         columns["file_loc"] = _resolve(frame["file_loc"], root)
         faults += _file_faults(frame["file_loc"], columns["file_loc"], root, check_files=check_files)
     faults += _take_votes(frame, [name for name in label_cols if name in frame], columns)
@@ -166,8 +169,7 @@ def _rows(bad: NDArray[np.bool_]) -> str:
     return f"row{'s' if len(rows) > 1 else ''} {_listed(rows, len(rows))}"
 
 
-def _column_faults(frame: pd.DataFrame, label_cols: Sequence[str]) -> list[str]:
-    wanted = ["id_str", "file_loc", *label_cols]
+def _column_faults(frame: pd.DataFrame, wanted: Sequence[str]) -> list[str]:
     missing = [name for name in wanted if name not in frame]
     if not missing:
         return []
@@ -179,7 +181,7 @@ def _column_faults(frame: pd.DataFrame, label_cols: Sequence[str]) -> list[str]:
 
     there = _listed((repr(name) for name in frame.columns), frame.shape[1], 8)
     fix = "rename columns" + (
-        " or choose another schema (--schema)" if set(missing) & set(label_cols) else ""
+        " or choose another schema (--schema)" if set(missing) - {"id_str", "file_loc"} else ""
     )
     return [
         f"missing columns: {_listed(map(describe, missing), len(missing), 8)}; the table has {there}; {fix}"

@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 
 from zoobot.data import images, tfrecord
 from zoobot.data.datasets import Batch
-from zoobot.errors import ShardError, SettingError
+from zoobot.errors import SettingError, ShardError, ZoobotError
 from zoobot.files import replace_atomically
 from zoobot.schemas import Schema
 
@@ -85,7 +85,7 @@ class Manifest:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             manifest = cls(**{**content, "schema": Schema.from_dict(content["schema"])})
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, ZoobotError) as error:
             raise ShardError(f"{path} is not a manifest of shards: {error}") from error
         manifest._check(path)
         return manifest

@@ -96,9 +96,13 @@ def fraction_intervals(
     """
     alpha, groups = _checked(concentrations, question_index_groups)
     if not 0 < credibility < 1:
-        raise SettingError(f"credibility: got {credibility!r}, expected a number between 0 and 1, such as 0.9.")
+        raise SettingError(
+            f"credibility: got {credibility!r}, expected a number between 0 and 1, such as 0.9."
+        )
     if any(first == last for first, last in groups):
-        raise SettingError("question_index_groups: a question with one answer has no interval; expected two or more.")
+        raise SettingError(
+            "question_index_groups: a question with one answer has no interval; expected two or more."
+        )
     galaxies, samples, answers = alpha.shape
     edges = np.empty((2, galaxies, answers))
     size = max(1, _CHUNK_VALUES // (samples * answers))
@@ -153,7 +157,9 @@ def log_predictive(votes: ArrayLike, concentrations: ArrayLike, question_index_g
     return result
 
 
-def _checked(concentrations: ArrayLike, question_index_groups: Groups) -> tuple[Floats, tuple[tuple[int, int], ...]]:
+def _checked(
+    concentrations: ArrayLike, question_index_groups: Groups
+) -> tuple[Floats, tuple[tuple[int, int], ...]]:
     """Concentrations as (galaxies, samples, answers) float64, with the groups."""
     groups = check_question_index_groups(question_index_groups)
     alpha = np.asarray(concentrations, dtype=np.float64)
@@ -164,7 +170,9 @@ def _checked(concentrations: ArrayLike, question_index_groups: Groups) -> tuple[
             f"(galaxies, {answers}) to fit the question_index_groups."
         )
     if not (np.isfinite(alpha) & (alpha > 0)).all():
-        raise SettingError("concentrations: got a value that is not finite and positive, expected numbers above 0.")
+        raise SettingError(
+            "concentrations: got a value that is not finite and positive, expected numbers above 0."
+        )
     return (alpha[:, None, :] if alpha.ndim == 2 else alpha), groups
 
 
@@ -184,10 +192,14 @@ def _log_probability(votes: Floats, alpha: Floats, groups: Groups) -> Floats:
     """Log probability of the Dirichlet-multinomial for each question."""
 
     def log_rising(base: Floats, count: Floats) -> Floats:
-        difference: Floats = special.gammaln(base + count) - special.gammaln(base) - special.gammaln(count + 1)
+        difference: Floats = (
+            special.gammaln(base + count) - special.gammaln(base) - special.gammaln(count + 1)
+        )
         return difference
 
-    return _totals(log_rising(alpha, votes), groups) - log_rising(_totals(alpha, groups), _totals(votes, groups))
+    return _totals(log_rising(alpha, votes), groups) - log_rising(
+        _totals(alpha, groups), _totals(votes, groups)
+    )
 
 
 def _mixture_quantiles(first: Floats, second: Floats, probability: float) -> Floats:
@@ -230,7 +242,9 @@ def _mixture_quantiles(first: Floats, second: Floats, probability: float) -> Flo
 def _halley_step(first: Floats, second: Floats, log_norm: Floats, x: Floats, excess: Floats) -> Floats:
     """Step (to be subtracted) towards the root of the mixture's CDF, whose value above the target is ``excess``."""
     log_density = (first - 1) * np.log(x) + (second - 1) * np.log1p(-x) - log_norm
-    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # such steps are refused by the bracket
+    with np.errstate(
+        over="ignore", divide="ignore", invalid="ignore"
+    ):  # such steps are refused by the bracket
         each = np.exp(log_density)
         density = each.mean(axis=0)
         slope = (each * ((first - 1) / x - (second - 1) / (1 - x))).mean(axis=0)
