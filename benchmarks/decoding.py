@@ -119,9 +119,7 @@ def measure(file_format: str, paths: tuple[Path, ...], rounds: int) -> dict[str,
                 ]
                 times[name].append([seconds_per_image(way, len(contents)) for way in ways])
     # The first two rounds import, read and warm up.
-    return {
-        name: [statistics.median(way) for way in zip(*rows[2:], strict=True)] for name, rows in times.items()
-    }
+    return {name: [statistics.median(way) for way in zip(*rows[2:], strict=True)] for name, rows in times.items()}
 
 
 def main() -> None:

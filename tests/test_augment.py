@@ -172,9 +172,7 @@ def test_every_angle_is_drawn() -> None:
 
 def test_every_flip_is_drawn() -> None:
     images = blob(41, 27, 24, width=2.0).expand(100, -1, -1, -1)
-    flipped = make_augment(41, 41, 41, channels=1, move=False, rotate=False)(
-        images, torch.Generator().manual_seed(0)
-    )
+    flipped = make_augment(41, 41, 41, channels=1, move=False, rotate=False)(images, torch.Generator().manual_seed(0))
     places = {(round(41 * x), round(41 * y)) for x, y in map(centroid, flipped[:, 0])}
     assert places == {(7, 4), (-7, 4), (7, -4), (-7, -4)}
 

@@ -65,9 +65,7 @@ def test_a_good_catalog(tmp_path: Path, suffix: str) -> None:
     assert list(catalog.columns) == list(frame.columns)
 
 
-def test_relative_paths_start_from_the_root_or_the_catalog(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_paths_start_from_the_root_or_the_catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "a.png").touch()
     write_csv(tmp_path, "1,a.png", header="id_str,file_loc")
@@ -158,9 +156,7 @@ def test_only_files_count_as_files(tmp_path: Path) -> None:
         "images/" + 300 * "x",
         ".",
     ]
-    path = write_csv(
-        tmp_path, *(f"{row},{name}" for row, name in enumerate(good + bad)), header="id_str,file_loc"
-    )
+    path = write_csv(tmp_path, *(f"{row},{name}" for row, name in enumerate(good + bad)), header="id_str,file_loc")
     (fault,) = fault_lines(path, [])
     assert "8 of 12 files do not exist (rows 5, 6, 7, 8, 9 and 3 more)" in fault
     write_csv(tmp_path, *(f"{row},{name}" for row, name in enumerate(good)), header="id_str,file_loc")
@@ -201,9 +197,7 @@ def test_the_split_is_the_same_on_every_machine() -> None:
     import hashlib
 
     ids = [f"J{number}" for number in range(50)]
-    ranked = sorted(
-        ids, key=lambda i: hashlib.blake2b(i.encode(), digest_size=16, key=b"0", person=b"split").digest()
-    )
+    ranked = sorted(ids, key=lambda i: hashlib.blake2b(i.encode(), digest_size=16, key=b"0", person=b"split").digest())
     train, test = split_catalog(pd.DataFrame({"id_str": ids}), eval_size=20)
     assert [*test["id_str"], *train["id_str"]] == ranked
 

@@ -70,9 +70,7 @@ def test_single_precision_keeps_its_digits(highest):
     result = loss(votes, concentrations)
     result.sum().backward()
     assert result.dtype == torch.float32
-    np.testing.assert_allclose(
-        result.detach(), loss(votes.double(), concentrations.detach().double()), rtol=1e-6
-    )
+    np.testing.assert_allclose(result.detach(), loss(votes.double(), concentrations.detach().double()), rtol=1e-6)
     np.testing.assert_allclose(concentrations.grad, exact_gradient(votes, concentrations.detach()), rtol=1e-5)
 
 

@@ -55,9 +55,7 @@ def test_hand_computed():
 
 def test_right_fractions_have_no_error():
     votes = np.array([[6.0, 2.0], [0.0, 5.0]])
-    scores = metrics.evaluate_predictions(votes, votes / votes.sum(axis=1, keepdims=True), RINGS)[
-        "all_questions"
-    ]
+    scores = metrics.evaluate_predictions(votes, votes / votes.sum(axis=1, keepdims=True), RINGS)["all_questions"]
     assert scores["mean_absolute_error"] == scores["rms_error"] == 0
     assert scores["accuracy"] == scores["confident_accuracy"] == 1
 

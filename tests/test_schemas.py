@@ -3,6 +3,7 @@
 import itertools
 import json
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -53,7 +54,10 @@ asked_after = ["shape_smooth", "shape_featured"]
 """
 
 
-def make(tree: dict[str, tuple[list[str], list[str]]]) -> Schema:
+Tree: TypeAlias = dict[str, tuple[list[str], list[str]]]
+
+
+def make(tree: Tree) -> Schema:
     entries = [{"name": q, "answers": answers, "asked_after": after} for q, (answers, after) in tree.items()]
     return Schema.from_dict({"name": "made", "question": entries})
 
@@ -144,9 +148,7 @@ def test_laws_of_every_tree(name: str) -> None:
     cumulative = schema.cumulative_fractions(fractions)
     assert asked.shape == (3, 5, len(schema.questions))
     assert cumulative.shape == fractions.shape
-    for index, (question, (first, last)) in enumerate(
-        zip(schema.questions, schema.question_index_groups, strict=True)
-    ):
+    for index, (question, (first, last)) in enumerate(zip(schema.questions, schema.question_index_groups, strict=True)):
         # whoever is asked gives one answer
         np.testing.assert_allclose(cumulative[..., first : last + 1].sum(-1), asked[..., index])
         # in Galaxy Zoo's trees the parents of a question exclude one another
@@ -157,45 +159,49 @@ def test_laws_of_every_tree(name: str) -> None:
     np.testing.assert_array_equal(asked[1, 2], schema.proportion_asked(fractions[1, 2]))
 
 
-TANGLED = {
-    # a and b may both be given: 1 - (1 - a)(1 - b)
-    "two_roots": {"a": (["y", "n"], []), "b": (["y", "n"], []), "c": (["y", "n"], ["a_y", "b_n"])},
-    # b and c share their own parent, so are not independent of each other
-    "shared": {
-        "a": (["y", "n"], []),
-        "b": (["y", "n"], ["a_y"]),
-        "c": (["y", "n", "z"], ["a_y"]),
-        "d": (["y", "n"], ["b_y", "c_n", "c_z"]),
-        "e": (["y", "n"], ["d_y", "c_y"]),
-    },
-    # exclusive branches, one of them longer
-    "branches": {
-        "a": (["y", "n"], []),
-        "b": (["y", "n"], ["a_y"]),
-        "c": (["y", "n"], ["b_y"]),
-        "d": (["y", "n"], ["a_n", "c_y"]),
-    },
-    # an answer and its own follow-up
-    "descendant": {"a": (["y", "n"], []), "b": (["y", "n"], ["a_y"]), "c": (["y", "n"], ["a_y", "b_y"])},
+# exclusive branches: 'no' to a, or 'yes' to a and on to an answer of c
+BRANCHES = {
+    "a": (["y", "n"], []),
+    "b": (["y", "n", "z"], ["a_y"]),
+    "c": (["y", "n"], ["b_y", "b_z"]),
+    "d": (["y", "n"], ["a_n", "c_y"]),
+    "e": (["y", "n"], ["b_n", "c_n", "d_y"]),
 }
 
 
-@pytest.mark.parametrize("name", TANGLED)
-def test_parents_that_are_not_exclusive(name: str) -> None:
-    schema = make(TANGLED[name])
+def test_answers_of_several_questions_on_exclusive_branches() -> None:
+    tree = {name: BRANCHES[name] for name in "abcd"}
+    schema = make(dict(reversed(tree.items())))
     fractions = random_fractions(schema, seed=2)
     np.testing.assert_allclose(schema.proportion_asked(fractions), count_askings(schema, fractions))
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_random_tangles_against_brute_force(seed: int) -> None:
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"a": (["y", "n"], []), "b": (["y", "n"], []), "c": (["y", "n"], ["a_y", "b_n"])},  # two roots
+        {"a": (["y", "n"], []), "b": (["y", "n"], ["a_y"]), "c": (["y", "n"], ["a_y", "b_n"])},  # a follow-up
+        BRANCHES,  # c and d may both follow b's 'yes'
+    ],
+)
+def test_answers_that_one_volunteer_may_give_together_are_refused(tree: Tree) -> None:
+    with pytest.raises(SchemaError, match=r"question '[ce]' is asked after .* may give both; expected answers"):
+        make(tree)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_trees_are_right_or_refused(seed: int) -> None:
     generator = np.random.default_rng(seed)
-    tree: dict[str, tuple[list[str], list[str]]] = {}
+    tree: Tree = {}
     for name in "fedcba":  # later letters first, so that asking order and file order differ
         labels = [f"{q}_{text}" for q, (answers, _) in tree.items() for text in answers]
-        number = min(len(labels), int(generator.integers(0, 4)))
-        after = [labels[index] for index in generator.permutation(len(labels))[:number]]
-        tree[name] = (["x", "y", "z"][: int(generator.integers(2, 4))], after)
+        after = generator.permutation(labels)[: int(generator.integers(0, 3))].tolist()
+        candidate = {**tree, name: (["x", "y", "z"][: int(generator.integers(2, 4))], after)}
+        try:
+            make(candidate)
+            tree = candidate
+        except SchemaError:
+            tree[name] = (candidate[name][0], after[:1])
     schema = make(dict(sorted(tree.items())))
     fractions = random_fractions(schema, seed)
     np.testing.assert_allclose(schema.proportion_asked(fractions), count_askings(schema, fractions))
@@ -213,8 +219,8 @@ def test_nan_of_a_question_that_nobody_reaches_is_harmless(tmp_path: Path) -> No
 
 
 def test_nan_is_harmless_among_several_parents_too() -> None:
-    schema = make(TANGLED["branches"])
-    fractions = [0, 1, np.nan, np.nan, np.nan, np.nan, 0.5, 0.5]
+    schema = make({name: BRANCHES[name] for name in "abcd"})
+    fractions = [0, 1, np.nan, np.nan, np.nan, np.nan, np.nan, 0.5, 0.5]
     np.testing.assert_array_equal(schema.proportion_asked(fractions), [1, 0, 0, 1])
 
 
@@ -228,11 +234,11 @@ def test_dtype_is_kept() -> None:
 @pytest.mark.parametrize(
     ("fractions", "message"),
     [
-        ([0.2, 0.3, 0.5], r"shape \(3,\).*2 answers"),
+        ([0.2, 0.3, 0.5], r"shape \(3,\); expected .* \(..., 2\)"),
         (0.5, r"shape \(\)"),
         (["a", "b"], "expected numbers"),
-        ([12, 3], "from 0 to 12; expected 0 to 1; divide votes"),
-        ([-0.1, np.nan], "from -0.1"),
+        ([12, 3], "hold 12; expected 0 to 1; divide votes"),
+        ([-0.1, np.nan], "hold -0.1"),
     ],
 )
 def test_fractions_that_are_none(fractions: object, message: str) -> None:
@@ -273,9 +279,7 @@ def test_json_and_back(name: str) -> None:
 def test_question_by_name() -> None:
     schema = schemas.load("gz_rings")
     assert schema.question("ring") == Question("ring", (Answer("ring", "yes"), Answer("ring", "no")))
-    with pytest.raises(
-        SchemaError, match=r"question 'rings' is not in decision tree 'gz_rings' .did you mean 'ring'"
-    ):
+    with pytest.raises(SchemaError, match=r"question 'rings' is not in decision tree 'gz_rings' .did you mean 'ring'"):
         schema.question("rings")
 
 
@@ -286,15 +290,13 @@ def test_joined_trees_keep_their_columns_and_chances() -> None:
     assert joined.label_cols == [label for part in parts for label in part.label_cols]
     fractions = [random_fractions(part, seed) for seed, part in enumerate(parts)]
     separate = [part.proportion_asked(values) for part, values in zip(parts, fractions, strict=True)]
-    np.testing.assert_array_equal(
-        joined.proportion_asked(np.concatenate(fractions)), np.concatenate(separate)
-    )
+    np.testing.assert_array_equal(joined.proportion_asked(np.concatenate(fractions)), np.concatenate(separate))
 
 
 def test_trees_that_cannot_be_joined() -> None:
-    with pytest.raises(SchemaError, match="cannot be joined") as error:
+    with pytest.raises(SchemaError, match=r"'gz2\+gz2_full'") as error:
         schemas.join(schemas.load("gz2"), schemas.load("gz2_full"))
-    assert str(error.value).count("is in 'gz2' and 'gz2_full'") == 10
+    assert str(error.value).count("duplicate question") == 10
     with pytest.raises(SchemaError, match="no decision tree"):
         schemas.join()
 
@@ -303,15 +305,13 @@ def test_trees_that_cannot_be_joined() -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(
-        SchemaError, match=r"'gz_decal' is not built in .did you mean 'gz_decals'.*gz_rings.*\.toml"
-    ):
+    with pytest.raises(SchemaError, match=r"'gz_decal' is not built in .did you mean 'gz_decals'.*gz_rings.*\.toml"):
         schemas.load("gz_decal")
 
 
-@pytest.mark.parametrize("given", ["nowhere.toml", "some/where", Path("gz2"), "gz2.toml"])
-def test_missing_file(given: str | Path) -> None:
-    with pytest.raises(SchemaError, match="there is no such file"):
+@pytest.mark.parametrize("given", ["nowhere.toml", "some/where", Path("gz2"), Path(), "null\0byte.toml"])
+def test_file_that_cannot_be_read(given: str | Path) -> None:
+    with pytest.raises(SchemaError, match="cannot be read: .*; built in are gz2, "):
         schemas.load(given)
 
 
@@ -320,10 +320,10 @@ def test_missing_file(given: str | Path) -> None:
     [
         (b"question = [", "not valid TOML"),
         (b"\xff\xfe", "not valid TOML"),
-        (b"a = " + b"[" * 50_000, "not valid TOML: nested too deeply"),
+        (b"a = " + b"[" * 50_000, "not valid TOML"),
         (b"a = " + b"9" * 5_000, "not valid TOML"),
         (b"#" * 1_000_001, "larger than 1,000,000 bytes"),
-        (b"", "mine.toml:\n  the tree: key 'question' is missing\n  no question"),
+        (b"", "mine.toml: the tree: key 'question' is missing"),
     ],
 )
 def test_file_that_is_no_tree(content: bytes, message: str, tmp_path: Path) -> None:
@@ -332,13 +332,6 @@ def test_file_that_is_no_tree(content: bytes, message: str, tmp_path: Path) -> N
     with pytest.raises(SchemaError, match=message) as error:
         schemas.load(path)
     assert str(path) in str(error.value)
-
-
-def test_folder_in_place_of_a_file(tmp_path: Path) -> None:
-    with pytest.raises(SchemaError, match="cannot be read"):
-        schemas.load(tmp_path)
-    with pytest.raises(SchemaError, match="cannot be read"):
-        schemas.load("null\0byte.toml")
 
 
 def test_byte_order_mark_and_windows_line_ends_are_no_fault(tmp_path: Path) -> None:
@@ -350,96 +343,69 @@ def test_byte_order_mark_and_windows_line_ends_are_no_fault(tmp_path: Path) -> N
 
 
 ROOT = {"name": "bar", "answers": ["yes", "no"]}
+LINE = "expected one line of 1 to 300 printable characters"
 
 
-def with_questions(*entries: object) -> dict[str, object]:
+def tree_of(*entries: object) -> dict[str, object]:
     return {"name": "made", "question": list(entries)}
+
+
+def with_root(**changes: object) -> dict[str, object]:
+    return tree_of({**ROOT, **changes})
 
 
 def after(name: str, *labels: object) -> dict[str, object]:
     return {"name": name, "answers": ["yes", "no"], "asked_after": list(labels)}
 
 
-FAULTS = {
-    "no table": ([], "expected a table"),
-    "no name": ({"question": [ROOT]}, "key 'name' is missing"),
-    "unknown key": (
-        {**with_questions(ROOT), "descripton": ""},
-        "unknown key 'descripton' .did you mean 'description'?",
+FAULTS = [
+    ([], r"the tree is \[\]; expected a table"),
+    ({"question": [ROOT]}, "key 'name' is missing"),
+    ({**tree_of(ROOT), "descripton": ""}, "unknown key 'descripton' .did you mean 'description'?"),
+    ({**tree_of(ROOT), "name": 3}, f"the tree: its name is 3; {LINE}"),
+    ({**tree_of(ROOT), "description": "a\nb"}, f"its description is .*; {LINE}"),
+    (tree_of(), r"question is \[\]; expected a list"),
+    ({"name": "made", "question": ROOT}, "question is {.*; expected a list"),
+    (tree_of("bar"), "question number 1 is 'bar'; expected a table"),
+    (tree_of({"answers": ["a", "b"]}), "question number 1: key 'name' is missing"),
+    (tree_of({"name": "bar"}), "question 'bar': key 'answers' is missing"),
+    (with_root(asked_afer=[]), "question 'bar': unknown key 'asked_afer' .did you mean 'asked_after'?"),
+    (with_root(name=" "), f"question ' ': its name is ' '; {LINE}"),
+    (with_root(name=["bar"]), f"its name is .'bar'.; {LINE}"),
+    (with_root(name="b" * 301), f"its name is 'bbb.*; {LINE}"),
+    (with_root(answers=["yes", ""]), f"one of its answers is ''; {LINE}"),
+    (with_root(answers=["yes", "\x1b[2J"]), rf"one of its answers is '\\x1b\[2J'; {LINE}"),
+    (with_root(answers=[1, "2"]), f"one of its answers is 1; {LINE}"),
+    (with_root(answers="yes"), "answers is 'yes'; expected a list"),
+    (with_root(answers=["yes"]), "question 'bar' has fewer than two answers"),
+    (with_root(answers=["yes", "yes"]), "duplicate label column 'bar_yes'"),
+    (with_root(answers=[str(n) for n in range(1_001)]), "at most 1,000"),
+    (tree_of(*[{} for _ in range(1_001)]), "at most 1,000"),
+    (tree_of(ROOT, ROOT), "duplicate question 'bar'"),
+    (
+        tree_of({"name": "a_b", "answers": ["c", "d"]}, {"name": "a", "answers": ["b_c", "d"]}),
+        "duplicate label column 'a_b_c', made by question 'a_b' and question 'a'",
     ),
-    "name no text": ({"name": 3, "question": [ROOT]}, "the tree's name is 3; expected text"),
-    "description of lines": (
-        {**with_questions(ROOT), "description": "a\nb"},
-        "expected one line of printable",
+    (with_root(asked_after="bar_yes"), "asked_after is 'bar_yes'; expected a list"),
+    (tree_of(ROOT, after("ring", "bar_no", "bar_no")), "duplicate 'bar_no' in asked_after"),
+    (tree_of(ROOT, after("ring", 3)), "question 'ring' is asked after '3', which is no answer"),
+    (
+        tree_of(ROOT, after("ring", "bar_yess")),
+        "'ring' is asked after 'bar_yess', which is no answer here .did you mean 'bar_yes'",
     ),
-    "no question": (with_questions(), "no question"),
-    "questions no list": ({"name": "made", "question": ROOT}, "no question: expected one .* got {"),
-    "question no table": (with_questions("bar"), "question number 1: expected a .* table, got 'bar'"),
-    "question without name": (
-        with_questions({"answers": ["a", "b"]}),
-        "question number 1: key 'name' is missing",
-    ),
-    "question without answers": (with_questions({"name": "bar"}), "question 'bar': key 'answers' is missing"),
-    "unknown key of question": (
-        with_questions({**ROOT, "asked_afer": []}),
-        "question 'bar': unknown key 'asked_afer' .did you mean 'asked_after'?",
-    ),
-    "empty name": (with_questions({**ROOT, "name": " "}), "question number 1: its name is empty"),
-    "empty answer": (with_questions({**ROOT, "answers": ["yes", ""]}), "one of its answers is empty"),
-    "control character": (
-        with_questions({**ROOT, "answers": ["yes", "\x1b[2J"]}),
-        r"one of its answers is '\\x1b\[2J'; expected one line of printable",
-    ),
-    "long name": (with_questions({**ROOT, "name": "b" * 101}), "101 characters; expected at most 100"),
-    "answers no list": (
-        with_questions({**ROOT, "answers": "yes"}),
-        "answers is 'yes'; expected a list of texts",
-    ),
-    "answer no text": (
-        with_questions({**ROOT, "answers": [1, "2"]}),
-        "one of its answers is 1; expected text in",
-    ),
-    "one answer": (with_questions({**ROOT, "answers": ["yes"]}), "question 'bar' has fewer than two answers"),
-    "duplicate answer": (with_questions({**ROOT, "answers": ["yes", "yes"]}), "duplicate 'yes' in answers"),
-    "duplicate question": (with_questions(ROOT, ROOT), "duplicate question 'bar'"),
-    "duplicate label column": (
-        with_questions({"name": "a_b", "answers": ["c", "d"]}, {"name": "a", "answers": ["b_c", "d"]}),
-        "duplicate label column 'a_b_c': question 'a_b' and question 'a'",
-    ),
-    "parents no list": (
-        with_questions(ROOT, {**after("ring"), "asked_after": "bar_yes"}),
-        "asked_after is 'bar_y",
-    ),
-    "duplicate parent": (
-        with_questions(ROOT, after("ring", "bar_no", "bar_no")),
-        "duplicate 'bar_no' in asked",
-    ),
-    "dangling parent": (
-        with_questions(ROOT, after("ring", "bar_yess")),
-        "question 'ring' is asked after 'bar_yess', which is no answer of this tree .did you mean 'bar_yes'",
-    ),
-    "parent is a question": (with_questions(ROOT, after("ring", "arms")), "expected question_answer"),
-    "asked after itself": (
-        with_questions(ROOT, after("ring", "ring_no")),
-        "question 'ring' is asked after itself",
-    ),
-    "cycle": (
-        with_questions(ROOT, after("a", "c_yes"), after("b", "a_yes"), after("c", "b_yes", "bar_no")),
+    (tree_of(ROOT, after("ring", "arms")), "which is no answer here; expected question_answer"),
+    (tree_of(ROOT, after("ring", "ring_no")), "cycle: 'ring' -> 'ring'; none of these"),
+    (
+        tree_of(ROOT, after("a", "c_yes"), after("b", "a_yes"), after("c", "b_yes", "bar_no")),
         "cycle: ('a' -> 'b' -> 'c' -> 'a'|'b' -> 'c' -> 'a' -> 'b'|'c' -> 'a' -> 'b' -> 'c'); none of these",
     ),
-    "too many answers": (
-        with_questions({**ROOT, "answers": [str(n) for n in range(1_001)]}),
-        "at most 1,000",
-    ),
-    "too many questions": (with_questions(*[{} for _ in range(1_001)]), "at most 1,000"),
-}
+]
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_each_fault_has_its_message(fault: str) -> None:
-    content, message = FAULTS[fault]
+@pytest.mark.parametrize(("content", "message"), FAULTS)
+def test_each_fault_has_its_message(content: dict[str, object], message: str) -> None:
     with pytest.raises(SchemaError, match=message) as error:
-        Schema.from_dict(content)  # type: ignore[arg-type]
+        Schema.from_dict(content)
     assert "\n" not in str(error.value)  # the one fault, and nothing that only follows from it
 
 
@@ -463,12 +429,12 @@ def test_all_faults_at_once(tmp_path: Path) -> None:
     header, *faults = str(error.value).splitlines()
     assert header == f"decision tree {tmp_path / 'mine.toml'}:"
     assert len(faults) == 4
-    for fault, what in zip(faults, ["colour", "fewer than two", "bar_no", "after itself"], strict=True):
+    for fault, what in zip(faults, ["colour", "fewer than two", "bar_no", "cycle"], strict=True):
         assert what in fault
 
 
 def test_two_cycles_are_both_named() -> None:
-    content = with_questions(after("a", "b_yes"), after("b", "a_yes"), after("c", "d_no"), after("d", "c_no"))
+    content = tree_of(after("a", "b_yes"), after("b", "a_yes"), after("c", "d_no"), after("d", "c_no"))
     with pytest.raises(SchemaError) as error:
         Schema.from_dict(content)
     assert str(error.value).count("cycle: ") == 2
@@ -476,7 +442,7 @@ def test_two_cycles_are_both_named() -> None:
 
 def test_a_flood_of_faults_is_cut_short() -> None:
     with pytest.raises(SchemaError, match="and more") as error:
-        Schema.from_dict(with_questions(*["x"] * 500))
+        Schema.from_dict(tree_of(*["x"] * 500))
     assert len(str(error.value).splitlines()) < 40
 
 
@@ -484,21 +450,13 @@ def test_a_schema_made_in_python_is_checked_too() -> None:
     bar = Question("bar", (Answer("bar", "yes"), Answer("bar", "no")))
     with pytest.raises(SchemaError, match="duplicate question 'bar'"):
         Schema("mine", (bar, bar))
-    with pytest.raises(SchemaError, match="'bar': its answer 'yes' says that it belongs to 'ring'"):
-        Question("bar", (Answer("ring", "yes"), Answer("bar", "no")))
+    with pytest.raises(SchemaError, match=r"answers \['ring_yes'\] lie in a question other than"):
+        Schema("mine", (Question("bar", (Answer("ring", "yes"), Answer("bar", "no"))),))
 
 
 def test_a_long_chain_is_no_trouble() -> None:
     chain = [after(f"q{n}", *([f"q{n - 1}_yes"] if n else [])) for n in range(499)]
-    schema = Schema.from_dict(with_questions(*chain, after("last", "q0_no", "q498_yes")))
+    schema = Schema.from_dict(tree_of(*chain, after("last", "q0_no", "q498_yes")))
     fractions = np.tile([0.75, 0.25], 500)
     np.testing.assert_allclose(schema.proportion_asked(fractions)[-1], 0.25 + 0.75**499)
     assert len(schema.draw().splitlines()) == 1501
-
-
-def test_a_tangle_beyond_reason_is_refused() -> None:
-    layers = [after("a0"), after("b0")]
-    for n in range(1, 12):
-        layers += [after(f"{q}{n}", f"a{n - 1}_yes", f"b{n - 1}_yes") for q in "ab"]
-    with pytest.raises(SchemaError, match="can be reached in too many ways"):
-        Schema.from_dict(with_questions(*layers))

@@ -15,8 +15,10 @@ from conftest import SIZE, make_survey
 
 from zoobot import schemas
 from zoobot.data import images, shard_writing, shards, tfrecord
-from zoobot.data.datasets import ImageDataset, make_loader
 from zoobot.data.catalog import read_catalog
+from zoobot.data.datasets import ImageDataset, make_loader
+from zoobot.data.manifest import MANIFEST_NAME, Manifest
+from zoobot.data.shard_index import index_path, load_index, write_index
 from zoobot.data.shard_writing import ShardConfig, check_shards, create_shards
 from zoobot.errors import ImageError, SettingError, ShardError
 
@@ -150,7 +152,7 @@ def test_a_finished_folder_is_kept_and_another_one_is_not_wiped(catalog, schema,
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     (folder / "notes.txt").write_text("mine")
     create_shards(catalog, folder, schema, ShardConfig(img_size=16, eval_size=11, overwrite=True))
-    assert shards.Manifest.load(folder).image_size == 16
+    assert Manifest.load(folder).image_size == 16
     assert (folder / "notes.txt").read_text() == "mine"
 
 
@@ -241,8 +243,8 @@ def test_check_finds_corruption_tears_lost_files_and_false_indexes(shard_dir, tm
         check_shards(folder)
     file = fresh()
     train = next((folder / "train").glob("*.tfrecord"))
-    index = shards.load_index(train).slice(0, 11).replace_schema_metadata(shards.load_index(file).schema.metadata)
-    shards.write_index(index, file)
+    index = load_index(train).slice(0, 11).replace_schema_metadata(load_index(file).schema.metadata)
+    write_index(index, file)
     with pytest.raises(ShardError, match="does not fit"):
         check_shards(folder)
 
@@ -250,9 +252,9 @@ def test_check_finds_corruption_tears_lost_files_and_false_indexes(shard_dir, tm
 def test_an_index_that_points_elsewhere_is_refused(shard_dir, tmp_path):
     shutil.copytree(shard_dir, tmp_path / "s")
     file = next((tmp_path / "s" / "test").glob("*.tfrecord"))
-    table = shards.load_index(file)
+    table = load_index(file)
     column = table.column_names.index("end")
-    shards.write_index(table.set_column(column, "end", [[10**12] * len(table)]), file)
+    write_index(table.set_column(column, "end", [[10**12] * len(table)]), file)
     with pytest.raises(ShardError, match="points outside"):
         shards.open_split(tmp_path / "s", "test")
 
@@ -260,10 +262,10 @@ def test_an_index_that_points_elsewhere_is_refused(shard_dir, tmp_path):
 def test_a_lost_index_is_made_again(shard_dir, tmp_path):
     shutil.copytree(shard_dir, tmp_path / "s")
     file = next((tmp_path / "s" / "test").glob("*.tfrecord"))
-    before = shards.load_index(file)
-    shards.index_path(file).unlink()
-    assert shards.load_index(file).equals(before)
-    assert shards.index_path(file).exists()
+    before = load_index(file)
+    index_path(file).unlink()
+    assert load_index(file).equals(before)
+    assert index_path(file).exists()
 
 
 def test_votes_of_another_schema_are_missed(shard_dir):
@@ -273,9 +275,9 @@ def test_votes_of_another_schema_are_missed(shard_dir):
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": {"questions": 3}}', '{"schema": null}'])
 def test_a_broken_manifest_is_named(tmp_path, content):
-    (tmp_path / shards.MANIFEST_NAME).write_text(content)
+    (tmp_path / MANIFEST_NAME).write_text(content)
     with pytest.raises(ShardError, match="is not a manifest"):
-        shards.Manifest.load(tmp_path)
+        Manifest.load(tmp_path)
 
 
 @pytest.mark.parametrize(

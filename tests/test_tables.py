@@ -59,9 +59,7 @@ def test_whole_number_ids_become_text_even_with_gaps(tmp_path: Path, suffix: str
     if suffix in (".csv", ".parquet"):
         write_table(pd.DataFrame({"id_str": pd.array([1237648720693755918, None, 42], dtype="Int64")}), path)
     else:
-        Table({"id_str": ids}).write(
-            path, format={".fits": "fits", ".ecsv": "ascii.ecsv", ".vot": "votable"}[suffix]
-        )
+        Table({"id_str": ids}).write(path, format={".fits": "fits", ".ecsv": "ascii.ecsv", ".vot": "votable"}[suffix])
     if suffix == ".csv":  # a line without anything would be no row
         path.write_text('id_str\n1237648720693755918\n""\n42\n')
     assert read_table(path)["id_str"].tolist() == ["1237648720693755918", "", "42"]

@@ -24,16 +24,19 @@ def make_example_class():
     feature.oneof_decl.add(name="kind")
     for number, (name, list_name) in enumerate(zip(["bytes_list", "float_list", "int64_list"], lists, strict=True), 1):
         feature.field.add(
-            name=name, number=number, type=kinds.TYPE_MESSAGE, type_name=f".t.{list_name}", label=1, oneof_index=0
+            name=name,
+            number=number,
+            type=kinds.TYPE_MESSAGE,
+            type_name=f".t.{list_name}",
+            label=1,
+            oneof_index=0,
         )
     features = file.message_type.add(name="Features")
     entry = features.nested_type.add(name="FeatureEntry")
     entry.options.map_entry = True
     entry.field.add(name="key", number=1, type=kinds.TYPE_STRING, label=1)
     entry.field.add(name="value", number=2, type=kinds.TYPE_MESSAGE, type_name=".t.Feature", label=1)
-    features.field.add(
-        name="feature", number=1, type=kinds.TYPE_MESSAGE, type_name=".t.Features.FeatureEntry", label=3
-    )
+    features.field.add(name="feature", number=1, type=kinds.TYPE_MESSAGE, type_name=".t.Features.FeatureEntry", label=3)
     example = file.message_type.add(name="Example")
     example.field.add(name="features", number=1, type=kinds.TYPE_MESSAGE, type_name=".t.Features", label=1)
     pool = descriptor_pool.DescriptorPool()
@@ -66,7 +69,10 @@ def test_googles_protobuf_reads_what_we_write(features):
         assert kind == {bytes: "bytes_list", int: "int64_list", float: "float_list"}[type(expected)]
 
 
-@given(st.lists(st.floats(width=32, allow_nan=False), min_size=1), st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1))
+@given(
+    st.lists(st.floats(width=32, allow_nan=False), min_size=1),
+    st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1),
+)
 def test_we_read_what_googles_protobuf_writes(floats, integers):
     example = EXAMPLE()
     example.features.feature["f"].float_list.value.extend(floats)

@@ -59,6 +59,8 @@ def progress_bar(description: str, total: int, *, unit: str = "galaxies", done: 
         task = progress.add_task(description, total=total, completed=done, done_before=done, note="")
 
         def advance(done: int, note: str = "") -> None:
-            progress.update(task, advance=done, **({"note": note} if note else {}))
+            progress.advance(task, done)
+            if note:
+                progress.update(task, note=note)
 
         yield advance

@@ -55,11 +55,7 @@ _Floats: TypeAlias = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer to a question.
-
-    >>> Answer("bar", "yes").label_col
-    'bar_yes'
-    """
+    """One answer to a question."""
 
     question: str
     text: str
@@ -72,23 +68,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Question:
-    """A question, its answers in order, and the label columns that lead to it (none: asked of everyone).
-
-    Raises:
-        SchemaError: an answer belongs to another question.
-    """
+    """A question, its answers in order, and the label columns that lead to it (none: asked of everyone)."""
 
     name: str
     answers: tuple[Answer, ...]
     asked_after: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Check it."""
-        strangers = [answer.label_col for answer in self.answers if answer.question != self.name]
-        if strangers:
-            raise SchemaError(
-                f"question {_show(self.name)}: its answers {_show(strangers)} belong to another question"
-            )
 
 
 @dataclass(frozen=True)
@@ -99,8 +83,6 @@ class Schema:
         SchemaError: the tree makes no sense; the message lists every fault.
 
     >>> schema = load("gz2")
-    >>> schema.label_cols[:2]
-    ['smooth-or-featured-gz2_smooth', 'smooth-or-featured-gz2_featured-or-disk']
     >>> schema.question_index_groups[:3]
     [(0, 2), (3, 4), (5, 6)]
     >>> fractions = [0.2, 0.8, 0.0, 0.25, 0.75] + [0.5] * 25
@@ -114,8 +96,12 @@ class Schema:
 
     def __post_init__(self) -> None:
         """Check it."""
-        _raise_faults(_find_faults(self.to_dict()), f"decision tree {_show(self.name)}")
-        _raise_faults(self._find_overlaps(), f"decision tree {_show(self.name)}")
+        where = f"decision tree {_show(self.name)}"
+        strangers = [a.label_col for q in self.questions for a in q.answers if a.question != q.name]
+        if strangers:
+            raise SchemaError(f"{where}: answers {_show(strangers)} lie in a question other than their own")
+        _raise_faults(_find_faults(self.to_dict()), where)
+        _raise_faults(self._find_overlaps(), where)
 
     @property
     def answers(self) -> list[Answer]:
@@ -155,16 +141,12 @@ class Schema:
     def proportion_asked(self, fractions: ArrayLike) -> _Floats:
         """Compute the probability that a volunteer is asked each question.
 
-        The sum over the answers that lead to it: ``p(question) = Σ p(parent) · fraction(answer of parent)``.
-        It is exact, as no volunteer gives two of them.
+        The sum over the answers that lead to it, ``p(question) = Σ p(parent) · fraction(answer of parent)``:
+        exact, as no volunteer gives two of them. A question asked of everyone has 1.
 
-        Args:
-            fractions: vote fractions, 0 to 1, (..., answers), each among those who were asked its question.
-
-        Returns:
-            (..., questions), 1 for questions asked of everyone; dtype as the fractions (integers: float64).
-            Zero times NaN is zero: the NaN fractions of a question that nobody reaches have no effect.
-            Any other NaN makes NaN of what depends on it.
+        Fractions, 0 to 1, are (..., answers), each among those who were asked its question; the result is
+        (..., questions) of their dtype (integers: float64). Zero times NaN is zero: the NaN fractions of a
+        question that nobody reaches have no effect. Any other NaN makes NaN of what depends on it.
 
         Raises:
             SettingError: fractions of another shape or kind, or outside 0 to 1.
@@ -182,9 +164,7 @@ class Schema:
     def joint_p(self, fractions: ArrayLike, question_name: str) -> _Floats:
         """Compute the probability that a volunteer is asked one question: its column of `proportion_asked`.
 
-        Raises:
-            SchemaError: there is no such question.
-            SettingError: as `proportion_asked`.
+        Errors as `question` and `proportion_asked`.
         """
         index = self.questions.index(self.question(question_name))
         return np.asarray(self.proportion_asked(fractions)[..., index])
@@ -226,8 +206,10 @@ class Schema:
         return {"name": self.name, "description": self.description, "question": questions}
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> "Schema":
+    def from_dict(cls, content: Mapping[str, Any], where: str = "decision tree") -> "Schema":
         """Make a schema from what `to_dict` gave, checked as strictly as a file: it may come from strangers.
+
+        Messages call it ``where``.
 
         Raises:
             SchemaError: the message lists every fault.
@@ -235,7 +217,16 @@ class Schema:
         >>> Schema.from_dict(load("gz2").to_dict()) == load("gz2")
         True
         """
-        return _build(content, "decision tree")
+        _raise_faults(_find_faults(content), where)
+        questions = (
+            Question(
+                entry["name"],
+                tuple(Answer(entry["name"], text) for text in entry["answers"]),
+                tuple(map(str, entry.get("asked_after", ()))),
+            )
+            for entry in content["question"]
+        )
+        return cls(content["name"], tuple(questions), content.get("description", ""))
 
     def _draw_answers(self, question: Question, indent: str, lines: list[str], drawn: set[str]) -> None:
         drawn.add(question.name)
@@ -256,21 +247,18 @@ class Schema:
         size = len(self.answers)
         if array.dtype.kind not in "fiub" or array.shape[-1:] != (size,):
             raise SettingError(
-                f"fractions are {array.dtype} of shape {array.shape}; expected numbers of shape (..., {size}): "
-                f"vote fractions of the {size} answers of {_show(self.name)}"
+                f"fractions are {array.dtype} of shape {array.shape}; expected numbers of shape "
+                f"(..., {size}), one for each answer of {_show(self.name)}"
             )
         floats: _Floats = array if array.dtype.kind == "f" else array.astype(np.float64)
-        low = np.fmin.reduce(floats, axis=None, initial=0)
-        high = np.fmax.reduce(floats, axis=None, initial=0)
-        if low < -1e-3 or high > 1 + 1e-3:  # rounding may carry a fraction a little past its limits
-            raise SettingError(
-                f"fractions go from {low:g} to {high:g}; expected 0 to 1; divide votes by their total"
-            )
+        wrong = floats[(floats < -1e-3) | (floats > 1 + 1e-3)]  # rounding may carry one a little too far
+        if wrong.size:
+            raise SettingError(f"fractions hold {wrong[0]:g}; expected 0 to 1; divide votes by their total")
         return floats
 
     @cached_property
     def _parents(self) -> dict[int, dict[int, list[int]]]:
-        """Per question, in asking order: the questions that lead to it, each with the label columns that do."""
+        """Per question, in asking order: which questions lead to it, each with the label columns that do."""
         places = {name: index for index, name in enumerate(self.question_names)}
         leading = {answer.label_col: (places[answer.question], i) for i, answer in enumerate(self.answers)}
         parents: dict[int, dict[int, list[int]]] = {index: {} for index in places.values()}
@@ -291,23 +279,18 @@ class Schema:
             ways = [{**needed[parent], parent: set(columns)} for parent, columns in parents.items()]
             common = set.intersection(*map(set, ways)) if ways else set()
             needed[index] = {earlier: set().union(*(way[earlier] for way in ways)) for earlier in common}
-            for (one, first), (other, second) in itertools.combinations(
-                zip(parents.values(), ways, strict=True), 2
-            ):
-                if not any(first[earlier].isdisjoint(second[earlier]) for earlier in first.keys() & second):
+            for one, other in itertools.combinations(ways, 2):
+                if not any(one[earlier].isdisjoint(other[earlier]) for earlier in one.keys() & other):
+                    first, second = (labels[min(list(way.values())[-1])] for way in (one, other))
                     yield (
-                        f"question {_show(self.questions[index].name)} is asked after {_show(labels[one[0]])} and "
-                        f"{_show(labels[other[0]])}, and a volunteer may give both; expected answers that exclude "
-                        "each other: of one question, or on different branches"
+                        f"question {_show(self.questions[index].name)} is asked after {_show(first)} and "
+                        f"{_show(second)}, and a volunteer may give both; expected answers that exclude each "
+                        "other: of one question, or on different branches"
                     )
 
 
 def available() -> list[str]:
-    """List the names of the built-in trees.
-
-    >>> "gz2" in available()
-    True
-    """
+    """List the names of the built-in trees."""
     return sorted(path.stem for path in _TREES.glob("*.toml"))
 
 
@@ -330,7 +313,7 @@ def load(name_or_path: str | Path) -> Schema:
             f"built in: {', '.join(available())}; for your own give the path of its .toml file"
         )
     path = Path(name_or_path) if is_path else _TREES / f"{given}.toml"
-    return _build({"name": path.stem, **_read_toml(path)}, f"decision tree {path}")
+    return Schema.from_dict({"name": path.stem, **_read_toml(path)}, f"decision tree {path}")
 
 
 def join(*schemas: Schema, name: str | None = None) -> Schema:
@@ -347,15 +330,9 @@ def join(*schemas: Schema, name: str | None = None) -> Schema:
     """
     if not schemas:
         raise SchemaError("join got no decision tree; expected one or more")
-    names = [schema.name for schema in schemas]
     questions = tuple(question for schema in schemas for question in schema.questions)
-    shared = (
-        f"question {_show(repeated)} is in "
-        + " and ".join(_show(schema.name) for schema in schemas if repeated in schema.question_names)
-        for repeated in _repeated([question.name for question in questions])
-    )
-    _raise_faults(shared, f"decision trees {', '.join(names)} cannot be joined, rename what they share")
-    return Schema(name or "+".join(names), questions, f"{len(names)} trees joined")
+    name = name or "+".join(schema.name for schema in schemas)
+    return Schema(name, questions, f"{len(schemas)} trees joined")
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -365,32 +342,15 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         reason = getattr(error, "strerror", None) or error
         raise SchemaError(
-            f"decision tree {path} cannot be read: {reason}; expected a TOML file, or one of the built-in "
-            f"{', '.join(available())}"
+            f"decision tree {path} cannot be read: {reason}; built in are {', '.join(available())}"
         ) from None
     if len(content) > _MAX_BYTES:
-        raise SchemaError(
-            f"decision tree {path} is larger than {_MAX_BYTES:,} bytes; expected a tree's TOML file"
-        )
+        raise SchemaError(f"decision tree {path} is larger than {_MAX_BYTES:,} bytes; expected a TOML file")
     try:
         return tomllib.loads(content.decode("utf-8-sig"))
-    except RecursionError:
-        raise SchemaError(f"decision tree {path} is not valid TOML: nested too deeply") from None
-    except ValueError as error:  # bad UTF-8, bad TOML, or a number beyond Python's limits
+    except (ValueError, RecursionError) as error:
+        # bad UTF-8 or TOML, or numbers or nesting beyond Python's limits
         raise SchemaError(f"decision tree {path} is not valid TOML: {error}") from None
-
-
-def _build(content: Mapping[str, Any], where: str) -> Schema:
-    _raise_faults(_find_faults(content), where)
-    questions = tuple(
-        Question(
-            entry["name"],
-            tuple(Answer(entry["name"], text) for text in entry["answers"]),
-            tuple(_texts(entry, "asked_after")),
-        )
-        for entry in content["question"]
-    )
-    return Schema(content["name"], questions, content.get("description", ""))
 
 
 def _raise_faults(faults: Iterable[str], where: str) -> None:
@@ -403,54 +363,37 @@ def _raise_faults(faults: Iterable[str], where: str) -> None:
 
 def _find_faults(content: object) -> Iterator[str]:
     """Find all that is wrong with a tree given as plain data; lazily, for suggestions take time."""
-    if not isinstance(content, Mapping):
-        yield f"expected a table with name, description and questions, got {_show(content)}"
-        return
-    yield from _key_faults(content, {"name", "question"}, {"description"}, "the tree")
-    yield from _text_faults(content.get("name", "made"), "the tree's name")
-    yield from _text_faults(content.get("description") or "none", "the tree's description")
-    entries = content.get("question")
-    if not isinstance(entries, list) or not entries:
-        yield f"no question: expected one [[question]] table or more, got {_show(entries)}"
-    elif max(len(entries), sum(len(_texts(entry, "answers")) for entry in entries)) > _MAX_ANSWERS:
+    yield from _table_faults(content, {"name": str, "question": list}, {"description": str}, "the tree")
+    entries = _list(content, "question")
+    if sum(max(1, len(_list(entry, "answers"))) for entry in entries) > _MAX_ANSWERS:
         yield f"too large: expected at most {_MAX_ANSWERS:,} answers in all"
-    else:
-        for position, entry in enumerate(entries, start=1):
-            yield from _question_faults(entry, f"question number {position}")
-        yield from _relation_faults([e for e in entries if isinstance(e, Mapping) and "name" in e])
-
-
-def _question_faults(entry: object, where: str) -> Iterator[str]:
-    if not isinstance(entry, Mapping):
-        yield f"{where}: expected a [[question]] table, got {_show(entry)}"
         return
-    if "name" in entry:
-        yield from _text_faults(entry["name"], f"{where}: its name")
-        where = f"question {_show(entry['name'])}"
-    yield from _key_faults(entry, {"name", "answers"}, {"asked_after"}, where)
-    for key in ("answers", "asked_after"):
-        if not isinstance(entry.get(key, []), list):
-            yield f'{where}: {key} is {_show(entry[key])}; expected a list of texts, such as ["yes", "no"]'
-    answers = entry.get("answers")
-    if isinstance(answers, list):
-        for answer in answers:
+    named: list[Mapping[str, Any]] = []
+    for position, entry in enumerate(entries, start=1):
+        where = f"question number {position}"
+        if isinstance(entry, Mapping) and "name" in entry:
+            named.append(entry)
+            where = f"question {_show(entry['name'])}"
+        yield from _table_faults(entry, {"name": str, "answers": list}, {"asked_after": list}, where)
+        for answer in _list(entry, "answers"):
             yield from _text_faults(answer, f"{where}: one of its answers")
-        if len(answers) < 2:
+        if len(_list(entry, "answers")) == 1:
             yield f"{where} has fewer than two answers; expected at least two"
+    yield from _relation_faults(named)
 
 
 def _relation_faults(entries: list[Mapping[str, Any]]) -> Iterator[str]:
     for name in _repeated([str(entry["name"]) for entry in entries]):
         yield f"duplicate question {_show(name)}; every question needs a name of its own"
     tree = {str(entry["name"]): entry for entry in entries}
-    columns = [(f"{name}_{text}", name) for name, entry in tree.items() for text in _texts(entry, "answers")]
+    columns = [(f"{name}_{text}", name) for name, entry in tree.items() for text in _list(entry, "answers")]
     for label in _repeated([label for label, _ in columns]):
         makers = " and ".join(f"question {_show(name)}" for other, name in columns if other == label)
         yield f"duplicate label column {_show(label)}, made by {makers}; rename an answer or a question"
     owners = dict(columns)
     parents: dict[str, set[str]] = {name: set() for name in tree}
     for name, entry in tree.items():
-        labels = _texts(entry, "asked_after")
+        labels = list(map(str, _list(entry, "asked_after")))
         for label in _repeated(labels):
             yield f"question {_show(name)}: duplicate {_show(label)} in asked_after; name it once"
         for label in dict.fromkeys(labels):
@@ -458,7 +401,7 @@ def _relation_faults(entries: list[Mapping[str, Any]]) -> Iterator[str]:
                 parents[name].add(owners[label])
             else:
                 hint = _suggest(label, owners) or "; expected question_answer"
-                yield f"question {_show(name)} is asked after {_show(label)}, which is no answer of this tree{hint}"
+                yield f"question {_show(name)} is asked after {_show(label)}, which is no answer here{hint}"
     yield from _cycle_faults(parents)
 
 
@@ -474,31 +417,34 @@ def _cycle_faults(parents: dict[str, set[str]]) -> Iterator[str]:
         parents = {name: leading - set(cycle) for name, leading in parents.items() if name not in cycle}
 
 
-def _key_faults(
-    table: Mapping[str, Any], required: set[str], optional: set[str], where: str
-) -> Iterator[str]:
-    known = sorted(required | optional)
-    for key in known:
-        if key in required and key not in table:
+def _table_faults(table: object, required: dict[str, type], optional: dict[str, type], where: str) -> Iterator[str]:
+    known = required | optional
+    if not isinstance(table, Mapping):
+        yield f"{where} is {_show(table)}; expected a table with {', '.join(known)}"
+        return
+    for key in required:
+        if key not in table:
             yield f"{where}: key {key!r} is missing"
-    for key in table:
+    for key, value in table.items():
         if key not in known:
             yield f"{where}: unknown key {_show(key)}{_suggest(str(key), known)}; expected {', '.join(known)}"
+        elif known[key] is list and not (isinstance(value, list) and (value or key in optional)):
+            yield f"{where}: {key} is {_show(value)}; expected a list"
+        elif known[key] is str and (value != "" or key in required):
+            yield from _text_faults(value, f"{where}: its {key}")
 
 
 def _text_faults(value: object, what: str) -> Iterator[str]:
     is_text = isinstance(value, str) and value == value.strip() and value.isprintable()
     if not is_text or not 1 <= len(str(value)) <= _MAX_TEXT:
-        yield (
-            f"{what} is {_show(value)}; expected one line of 1 to {_MAX_TEXT} printable characters, "
-            "without space around it"
-        )
+        expected = f"one line of 1 to {_MAX_TEXT} printable characters, without space around it"
+        yield f"{what} is {_show(value)}; expected {expected}"
 
 
-def _texts(entry: object, key: str) -> list[str]:
-    """The list under a key, as texts whatever was there: a fault of type must not entail a dozen others."""
-    values = entry.get(key) if isinstance(entry, Mapping) else None
-    return [str(value) for value in values] if isinstance(values, list) else []
+def _list(table: object, key: str) -> list[Any]:
+    """The list under a key, empty where it is something else: that is a fault of its own."""
+    values = table.get(key) if isinstance(table, Mapping) else None
+    return values if isinstance(values, list) else []
 
 
 def _repeated(values: list[str]) -> list[str]:

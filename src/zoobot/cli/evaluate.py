@@ -1,7 +1,8 @@
 """``zoobot evaluate``."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -13,11 +14,11 @@ def evaluate(
     catalog: Annotated[Path, typer.Option(help="Table with id_str and votes.")],
     save_loc: Annotated[Path, typer.Option(help="JSON file to write.")],
     schema: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="Decision tree: a name or a TOML file.", show_default="known by the predictions' columns"),
     ] = None,
     fractions: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Table of measured cumulative fractions: id_str and a column per answer, or Kaggle's."),
     ] = None,
 ) -> None:
@@ -39,3 +40,38 @@ def evaluate(
     )
     _print_scores(scores)
     typer.echo(f"{save_loc}: all of it")
+
+
+def _print_scores(scores: Mapping[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("question", box=None, title=f"{scores['galaxies']} galaxies; in brackets the mean-vote baseline")
+    for heading in ("galaxies", "loss", "mean abs. error", "RMS error", "accuracy", "if confident"):
+        table.add_column(heading, justify="right")
+    for name, row in {**scores["questions"], "all questions": scores["all_questions"]}.items():
+        cells = (
+            _with_baseline(row, measure)
+            for measure in ("loss", "mean_absolute_error", "rms_error", "accuracy", "confident_accuracy")
+        )
+        table.add_row(name, str(row["galaxies"]), *cells)
+    console = Console()
+    console.print(table)
+    if scores["all_questions"]["loss"] is None:
+        console.print("no loss: the predictions hold no concentrations (predict with --concentrations)")
+    if scores["without_votes"]:
+        console.print(f"{scores['without_votes']} predicted galaxies are not in the catalog and were not scored")
+    if "cumulative" in scores:
+        found = scores["cumulative"]
+        console.print(
+            f"RMS error of cumulative fractions: {found['rms_error']:.4f} [{found['baseline_rms_error']:.4f}] "
+            f"over {found['galaxies']} galaxies",
+            markup=False,
+        )
+
+
+def _with_baseline(row: Mapping[str, Any], measure: str) -> str:
+    if row[measure] is None and row[f"baseline_{measure}"] is None:
+        return "–"
+    value = "–" if row[measure] is None else f"{row[measure]:.3f}"
+    return rf"{value} \[{row[f'baseline_{measure}']:.3f}]"

@@ -1,7 +1,7 @@
 """``zoobot predict``."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -11,22 +11,23 @@ __all__ = ["predict"]
 def predict(
     checkpoint_dir: Annotated[Path, typer.Option(help="Model folder that `zoobot train` made.")],
     save_loc: Annotated[Path, typer.Option(help="Table to write: .parquet, .csv or .fits.")],
-    folder: Annotated[Optional[Path], typer.Option(help="Folder of images.")] = None,  # noqa: UP045
+    folder: Annotated[Path | None, typer.Option(help="Folder of images.")] = None,
     file_format: Annotated[str, typer.Option(help="Which images of the folder: png, jpg or jpeg.")] = "png",
     recursive: Annotated[bool, typer.Option("--recursive", help="Look in the folder's folders too.")] = False,
-    catalog: Annotated[Optional[Path], typer.Option(help="Table with id_str and file_loc, instead of a folder.")] = None,  # noqa: UP045
+    catalog: Annotated[Path | None, typer.Option(help="Table with id_str and file_loc, instead of a folder.")] = None,
     image_root: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Where the catalog's relative file_loc start.", show_default="the catalog's folder"),
     ] = None,
-    shard_dir: Annotated[Optional[Path], typer.Option(help="Folder of shards, instead of a folder of images.")] = None,  # noqa: UP045
+    shard_dir: Annotated[Path | None, typer.Option(help="Folder of shards, instead of a folder of images.")] = None,
     split: Annotated[str, typer.Option(help="Which of the shards: train, test or unlabelled.")] = "test",
     n_samples: Annotated[int, typer.Option(help="Draws of dropout; 1 switches dropout off.")] = 5,
     batch_size: Annotated[int, typer.Option(help="Galaxies at a time.")] = 64,
-    workers: Annotated[Optional[int], typer.Option(help="Processes that decode.", show_default="by machine")] = None,  # noqa: UP045
-    device: Annotated[Optional[str], typer.Option(help="cpu, cuda or mps.", show_default="the best there is")] = None,  # noqa: UP045
+    workers: Annotated[int | None, typer.Option(help="Processes that decode.", show_default="by machine")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps.", show_default="the best there is")] = None,
     concentrations: Annotated[
-        bool, typer.Option("--concentrations/--no-concentrations", help="Write them too; evaluate wants them.")
+        bool,
+        typer.Option("--concentrations/--no-concentrations", help="Write them too; evaluate wants them."),
     ] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --save-loc.")] = False,
 ) -> None:

@@ -1,6 +1,6 @@
 """``zoobot schemas``: look at decision trees."""
 
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -8,7 +8,7 @@ __all__ = ["show_schemas"]
 
 
 def show_schemas(
-    schema: Annotated[Optional[str], typer.Argument(help="A name from the list, or your own TOML file.")] = None,  # noqa: UP045
+    schema: Annotated[str | None, typer.Argument(help="A name from the list, or your own TOML file.")] = None,
 ) -> None:
     """List the decision trees, or draw one.
 

@@ -1,7 +1,7 @@
 """``zoobot create-shards`` and ``zoobot check-shards``."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -9,27 +9,37 @@ __all__ = ["check_shards", "create_shards"]
 
 
 def create_shards(
-    labelled_catalog: Annotated[Path, typer.Option(help="Table with id_str, file_loc and a column of votes per answer.")],
+    labelled_catalog: Annotated[
+        Path, typer.Option(help="Table with id_str, file_loc and a column of votes per answer.")
+    ],
     shard_dir: Annotated[Path, typer.Option(help="Folder to make.")],
-    unlabelled_catalog: Annotated[Optional[Path], typer.Option(help="Table with id_str and file_loc.")] = None,  # noqa: UP045
-    schema: Annotated[str, typer.Option(help="Decision tree: a name (see `zoobot schemas`) or a TOML file.")] = "gz_decals",
+    unlabelled_catalog: Annotated[Path | None, typer.Option(help="Table with id_str and file_loc.")] = None,
+    schema: Annotated[
+        str, typer.Option(help="Decision tree: a name (see `zoobot schemas`) or a TOML file.")
+    ] = "gz_decals",
     img_size: Annotated[int, typer.Option(help="Height and width of the images, in pixels.")] = 300,
     eval_size: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(help="Galaxies held back for testing.", show_default="a fifth, at most 5000"),
     ] = None,
-    max_labelled: Annotated[Optional[int], typer.Option(help="Use no more labelled galaxies than this.")] = None,  # noqa: UP045
-    max_unlabelled: Annotated[Optional[int], typer.Option(help="Use no more unlabelled galaxies than this.")] = None,  # noqa: UP045
-    color: Annotated[bool, typer.Option("--color/--greyscale", help="Keep three channels, or one of luminance.")] = True,
+    max_labelled: Annotated[int | None, typer.Option(help="Use no more labelled galaxies than this.")] = None,
+    max_unlabelled: Annotated[int | None, typer.Option(help="Use no more unlabelled galaxies than this.")] = None,
+    color: Annotated[
+        bool, typer.Option("--color/--greyscale", help="Keep three channels, or one of luminance.")
+    ] = True,
     encoding: Annotated[str, typer.Option(help="raw (fastest to read), png (lossless) or jpeg.")] = "raw",
-    fit: Annotated[str, typer.Option(help="Images that are not square: crop to the centre, or pad with black.")] = "crop",
+    fit: Annotated[
+        str, typer.Option(help="Images that are not square: crop to the centre, or pad with black.")
+    ] = "crop",
     image_root: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Where relative file_loc start.", show_default="the catalog's folder"),
     ] = None,
     seed: Annotated[int, typer.Option(help="What decides the split.")] = 0,
-    workers: Annotated[Optional[int], typer.Option(help="Threads that decode.", show_default="one per core")] = None,  # noqa: UP045
-    skip_bad_images: Annotated[bool, typer.Option("--skip-bad-images", help="List unreadable images and go on.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Threads that decode.", show_default="one per core")] = None,
+    skip_bad_images: Annotated[
+        bool, typer.Option("--skip-bad-images", help="List unreadable images and go on.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the shards that are there.")] = False,
 ) -> None:
     """Write a catalog and its images as shards, which are fast to train on.
@@ -67,9 +77,13 @@ def create_shards(
         image_root=image_root,
     )
     counts = ", ".join(f"{count} {split}" for split, count in manifest.counts.items())
-    typer.echo(f"{shard_dir}: {counts} galaxies, {manifest.image_size}×{manifest.image_size}×{manifest.channels} pixels")
+    typer.echo(
+        f"{shard_dir}: {counts} galaxies, {manifest.image_size}×{manifest.image_size}×{manifest.channels} pixels"
+    )
     if any(manifest.left_out.values()):
-        typer.echo(f"left out {sum(manifest.left_out.values())} unreadable images: {shard_dir / shard_writing.BAD_IMAGES_NAME}")
+        typer.echo(
+            f"left out {sum(manifest.left_out.values())} unreadable images: {shard_dir / shard_writing.BAD_IMAGES_NAME}"
+        )
     typer.echo(f"next: zoobot train --shard-dir {shard_dir} --save-dir MODEL")
 
 

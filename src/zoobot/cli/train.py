@@ -1,7 +1,7 @@
 """``zoobot train``."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -12,35 +12,35 @@ def train(
     shard_dir: Annotated[Path, typer.Option(help="Folder that `zoobot create-shards` made.")],
     save_dir: Annotated[Path, typer.Option(help="Folder for the model, its history and its state to resume from.")],
     epochs: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(help="Most passes over the galaxies.", show_default="50; as many as fit with --max-minutes"),
     ] = None,
     max_minutes: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option(help="Stop after this time; the learning rate falls to fit it."),
     ] = None,
     patience: Annotated[int, typer.Option(help="Stop after this many epochs without a better test loss.")] = 10,
     batch_size: Annotated[int, typer.Option(help="Galaxies a step, on each device.")] = 64,
     encoder: Annotated[str, typer.Option(help="A timm model.")] = "efficientnet_b0",
     crop_size: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(help="Side of what is cropped from the images.", show_default="0.75 of the image size"),
     ] = None,
     resize_size: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(help="Side of what the encoder sees.", show_default="the crop size"),
     ] = None,
     dropout_rate: Annotated[float, typer.Option(help="Dropout before the last layer.")] = 0.2,
     learning_rate: Annotated[float, typer.Option(help="At its height.")] = 1e-3,
     weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 0.05,
     ema_decay: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option(help="Test and save a running mean of the weights, such as 0.999.", show_default="off"),
     ] = None,
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, 16-mixed or auto.")] = "auto",
     accelerator: Annotated[str, typer.Option(help="cpu, gpu, mps or auto.")] = "auto",
     devices: Annotated[str, typer.Option(help="How many, or auto.")] = "auto",
-    workers: Annotated[Optional[int], typer.Option(help="Processes that read ahead.", show_default="by machine")] = None,  # noqa: UP045
+    workers: Annotated[int | None, typer.Option(help="Processes that read ahead.", show_default="by machine")] = None,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in --save-dir.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model in --save-dir.")] = False,
@@ -58,6 +58,7 @@ def train(
     import torch
 
     from zoobot.data import shards
+    from zoobot.data.manifest import Manifest
     from zoobot.estimators import define_model
     from zoobot.training import training_config
 
@@ -81,7 +82,7 @@ def train(
     train_dataset, test_dataset = shards.load_datasets(shard_dir)
     torch.manual_seed(seed)  # the initial weights
     model = define_model.get_model(
-        schema=shards.Manifest.load(shard_dir).schema,
+        schema=Manifest.load(shard_dir).schema,
         input_size=train_dataset.image_shape[0],
         channels=train_dataset.image_shape[2],
         crop_size=crop_size,

@@ -57,9 +57,7 @@ def read_catalog(
     True
     """
     if image_root is not None and not Path(image_root).is_dir():
-        raise SettingError(
-            f"image_root (--image-root): {image_root} is no folder; expected the images' folder"
-        )
+        raise SettingError(f"image_root (--image-root): {image_root} is no folder; expected the images' folder")
     frame = read_table(path)
     root = Path(path).parent.absolute() if image_root is None else Path(image_root).absolute()
     wanted = ["id_str", *(["file_loc"] if need_files else []), *label_cols]
@@ -79,9 +77,7 @@ def read_catalog(
     return frame.assign(**columns)
 
 
-def split_catalog(
-    catalog: pd.DataFrame, *, eval_size: int, seed: int = 0
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def split_catalog(catalog: pd.DataFrame, *, eval_size: int, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Split a catalog into train and test, the latter with ``eval_size`` galaxies.
 
     Each galaxy is ranked by a keyed hash (BLAKE2b) of its ``id_str`` and ``seed``; the lowest are the test.
@@ -180,12 +176,8 @@ def _column_faults(frame: pd.DataFrame, wanted: Sequence[str]) -> list[str]:
         return f"{name!r} (is it {close[0]!r}?)" if close else repr(name)
 
     there = _listed((repr(name) for name in frame.columns), frame.shape[1], 8)
-    fix = "rename columns" + (
-        " or choose another schema (--schema)" if set(missing) - {"id_str", "file_loc"} else ""
-    )
-    return [
-        f"missing columns: {_listed(map(describe, missing), len(missing), 8)}; the table has {there}; {fix}"
-    ]
+    fix = "rename columns" + (" or choose another schema (--schema)" if set(missing) - {"id_str", "file_loc"} else "")
+    return [f"missing columns: {_listed(map(describe, missing), len(missing), 8)}; the table has {there}; {fix}"]
 
 
 def _id_faults(ids: "pd.Series[str]") -> list[str]:
@@ -244,9 +236,7 @@ def _resolve(locations: "pd.Series[str]", root: Path) -> list[str]:
     return [os.path.join(root, location) for location in locations]  # noqa: PTH118
 
 
-def _file_faults(
-    locations: "pd.Series[str]", paths: list[str], root: Path, *, check_files: bool
-) -> list[str]:
+def _file_faults(locations: "pd.Series[str]", paths: list[str], root: Path, *, check_files: bool) -> list[str]:
     faults = []
     empty = (locations.str.strip() == "").to_numpy(dtype=bool)
     if empty.any():

@@ -33,9 +33,7 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_MODES = {0: "mono", 2: "rgb", 6: "rgba"}  # colour type of the header -> kornia_rs's word for it
 
 
-def read_image(
-    path: str | Path, *, size: int | None = None, channels: int = 3, fit: str = "crop"
-) -> NDArray[np.uint8]:
+def read_image(path: str | Path, *, size: int | None = None, channels: int = 3, fit: str = "crop") -> NDArray[np.uint8]:
     """Read a PNG or JPEG file, told apart by content and not by suffix, as a square image.
 
     - 16-bit samples become round(sample / 257); transparency is laid on black, the colour of the sky.
@@ -182,9 +180,7 @@ def _decode(encoded: bytes, size: int | None) -> NDArray[np.uint8]:
         return _decode_png(encoded)
     if encoded.startswith(b"\xff\xd8\xff"):
         return _decode_jpeg(encoded, size)
-    raise ValueError(
-        f"it is neither PNG nor JPEG, it begins with {encoded[:8]!r}" if encoded else "it is empty"
-    )
+    raise ValueError(f"it is neither PNG nor JPEG, it begins with {encoded[:8]!r}" if encoded else "it is empty")
 
 
 def _decode_png(encoded: bytes) -> NDArray[np.uint8]:
@@ -196,9 +192,7 @@ def _decode_png(encoded: bytes) -> NDArray[np.uint8]:
     if mode and depth == 16:
         samples = kornia_rs.io.decode_image_png_u16(encoded, (height, width), mode)
         return _as_uint8((samples.astype(np.uint32) * 255 + 32895) >> 16)  # is round(samples / 257)
-    if (
-        mode and depth == 8 and b"tRNS" not in encoded[: encoded.find(b"IDAT")]
-    ):  # a colour that is transparent
+    if mode and depth == 8 and b"tRNS" not in encoded[: encoded.find(b"IDAT")]:  # a colour that is transparent
         return _as_uint8(kornia_rs.io.decode_image_png_u8(encoded, (height, width), mode))
     if b"IEND" not in encoded[-4096:]:  # Pillow may not mind
         raise ValueError("it is truncated")

@@ -2,11 +2,10 @@
 
 import collections
 import contextlib
+import functools
 import math
-import os
 import shutil
-from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,9 +14,12 @@ import numpy as np
 import pandas as pd
 
 from zoobot.data import catalog as catalogs
-from zoobot.data import images, shards, tables, tfrecord
+from zoobot.data import images, tables, tfrecord
+from zoobot.data.manifest import MANIFEST_NAME, SPLITS, Manifest
+from zoobot.data.shard_index import index_path, index_tfrecord, load_index, write_index
 from zoobot.errors import ImageError, SettingError, ShardError
 from zoobot.files import replace_atomically
+from zoobot.processes import map_in_processes
 from zoobot.progress import progress_bar
 from zoobot.schemas import Schema
 
@@ -26,7 +28,9 @@ __all__ = ["BAD_IMAGES_NAME", "ShardConfig", "check_shards", "create_shards"]
 BAD_IMAGES_NAME = "bad_images.csv"
 ENCODINGS = ("raw", "jpeg", "png")
 _SHARD_BYTES = 128 * 2**20
-_MOST_GALAXIES_A_SHARD = 4096
+_MOST_GALAXIES_A_SHARD = 2048
+_FEWEST_GALAXIES_A_SHARD = 16
+_SHARDS_TO_SHARE_OUT = 16  # at least, if there are galaxies enough: the unit of parallel work and of resuming
 _MOST_BAD_IMAGES_SHOWN = 20
 
 
@@ -43,7 +47,7 @@ class ShardConfig:
         max_unlabelled: likewise for unlabelled ones.
         fit: ``crop`` the centre of images that are not square, or ``pad`` them with black.
         seed: what decides the split.
-        workers: threads that decode; as many as there are cores when left out.
+        workers: processes that decode and write; as many as there are cores when left out.
         skip_bad_images: leave out images that cannot be read, and list them, instead of stopping.
         overwrite: delete the shards that are in the folder already.
 
@@ -81,19 +85,11 @@ class ShardConfig:
         """1 or 3."""
         return 3 if self.color else 1
 
-    @property
-    def galaxies_a_shard(self) -> int:
-        """As many as make a file of about 128 MiB raw."""
-        image_bytes = self.img_size**2 * self.channels
-        return min(_MOST_GALAXIES_A_SHARD, max(1, _SHARD_BYTES // image_bytes))
-
-
-class _Galaxy(NamedTuple):
-    """What a worker needs to make one record."""
-
-    id_str: str
-    file_loc: str
-    votes: Mapping[str, float]
+    def count_shards(self, galaxies: int) -> int:
+        """How many files to write so many galaxies to: of at most 128 MiB of raw pixels, and enough to share out."""
+        most = min(_MOST_GALAXIES_A_SHARD, max(1, _SHARD_BYTES // (self.img_size**2 * self.channels)))
+        enough = min(_SHARDS_TO_SHARE_OUT, math.ceil(galaxies / _FEWEST_GALAXIES_A_SHARD))
+        return max(math.ceil(galaxies / most), enough)
 
 
 class _Shard(NamedTuple):
@@ -105,6 +101,7 @@ class _Shard(NamedTuple):
 
 
 class _BadImage(NamedTuple):
+    shard: Path
     split: str
     id_str: str
     file_loc: str
@@ -119,7 +116,7 @@ def create_shards(
     *,
     unlabelled_catalog: str | Path | None = None,
     image_root: str | Path | None = None,
-) -> shards.Manifest:
+) -> Manifest:
     """Write the galaxies of a catalog as shards, split into train and test.
 
     An interrupted call, made again, keeps the files that are finished and ends with the same bytes as an unbroken one.
@@ -151,7 +148,7 @@ def create_shards(
         splits["unlabelled"] = catalogs.sample_catalog(unlabelled, config.max_unlabelled, config.seed)
     manifest = _planned_manifest(splits, schema, config)
     if _prepare_folder(shard_dir, manifest, overwrite=config.overwrite):
-        return shards.Manifest.load(shard_dir)
+        return Manifest.load(shard_dir)
     bad = _write_shards(list(_plan_shards(splits, shard_dir, config)), schema, config)
     if bad and not config.skip_bad_images:
         raise ShardError(_describe_bad_images(bad))
@@ -180,7 +177,7 @@ def check_shards(path: str | Path) -> dict[Path, int]:
             except ShardError as error:
                 faults.append(str(error))
             advance(1)
-    if path.is_dir() and (path / shards.MANIFEST_NAME).exists():
+    if path.is_dir() and (path / MANIFEST_NAME).exists():
         faults += _check_counts(path, counts) if not faults else []
     if faults:
         raise ShardError("\n".join(faults))
@@ -194,7 +191,7 @@ def _eval_size(config: ShardConfig, labelled: int) -> int:
     return config.eval_size if config.eval_size is not None else min(5000, max(1, labelled // 5))
 
 
-def _planned_manifest(splits: dict[str, pd.DataFrame], schema: Schema, config: ShardConfig) -> shards.Manifest:
+def _planned_manifest(splits: dict[str, pd.DataFrame], schema: Schema, config: ShardConfig) -> Manifest:
     """The manifest as it will be if every image can be read; it says what an interrupted run was doing."""
     fingerprints = {
         split: catalogs.catalog_fingerprint(
@@ -202,7 +199,7 @@ def _planned_manifest(splits: dict[str, pd.DataFrame], schema: Schema, config: S
         )
         for split, catalog in splits.items()
     }
-    return shards.Manifest(
+    return Manifest(
         schema=schema,
         image_size=config.img_size,
         channels=config.channels,
@@ -213,10 +210,10 @@ def _planned_manifest(splits: dict[str, pd.DataFrame], schema: Schema, config: S
     )
 
 
-def _prepare_folder(shard_dir: Path, planned: shards.Manifest, *, overwrite: bool) -> bool:
+def _prepare_folder(shard_dir: Path, planned: Manifest, *, overwrite: bool) -> bool:
     """Make the folder ready to be written or gone on with; true if it holds just these shards, finished."""
-    if (shard_dir / shards.MANIFEST_NAME).exists() and not overwrite:
-        found = shards.Manifest.load(shard_dir)
+    if (shard_dir / MANIFEST_NAME).exists() and not overwrite:
+        found = Manifest.load(shard_dir)
         difference = _difference(found, planned)
         if difference:
             raise ShardError(
@@ -238,7 +235,7 @@ def _prepare_folder(shard_dir: Path, planned: shards.Manifest, *, overwrite: boo
     return False
 
 
-def _difference(found: shards.Manifest, planned: shards.Manifest) -> str:
+def _difference(found: Manifest, planned: Manifest) -> str:
     """What keeps an existing folder from being gone on with, if anything."""
     for name in ("schema", "image_size", "channels", "encoding"):
         if getattr(found, name) != getattr(planned, name):
@@ -251,15 +248,15 @@ def _difference(found: shards.Manifest, planned: shards.Manifest) -> str:
 
 def _delete_shards(shard_dir: Path) -> None:
     """Delete what create_shards writes, and nothing else that somebody may keep in the folder."""
-    (shard_dir / shards.MANIFEST_NAME).unlink(missing_ok=True)
+    (shard_dir / MANIFEST_NAME).unlink(missing_ok=True)
     (shard_dir / BAD_IMAGES_NAME).unlink(missing_ok=True)
-    for split in shards.SPLITS:
+    for split in SPLITS:
         shutil.rmtree(shard_dir / split, ignore_errors=True)
 
 
 def _plan_shards(splits: dict[str, pd.DataFrame], shard_dir: Path, config: ShardConfig) -> Iterator[_Shard]:
     for split, catalog in splits.items():
-        parts = math.ceil(len(catalog) / config.galaxies_a_shard)
+        parts = config.count_shards(len(catalog))
         for part in range(parts):
             # even parts: the last is not a crumb
             rows = catalog.iloc[len(catalog) * part // parts : len(catalog) * (part + 1) // parts]
@@ -281,42 +278,61 @@ def _write_shards(plan: list[_Shard], schema: Schema, config: ShardConfig) -> li
             bad += left_out
     total = sum(len(shard.catalog) for shard in plan)
     done = total - sum(len(shard.catalog) for shard in pending)
-    galaxies = (galaxy for shard in pending for galaxy in _galaxies(shard, schema))
-    records = _map_in_order(lambda galaxy: _make_record(galaxy, config), galaxies, config.workers)
-    with progress_bar("creating shards", total, done=done) as advance, contextlib.closing(records):
-        for shard in pending:
-            bad += _write_shard(shard, records, config, advance)
-    return bad
+    write = functools.partial(_write_shard, label_cols=schema.label_cols, config=config)
+    # a process writes whole shards, so that no pixels pass between processes and decoders may hold the interpreter
+    results = map_in_processes(write, pending, config.workers)
+    with progress_bar("creating shards", total, done=done) as advance, contextlib.closing(results):
+        for shard, unreadable in results:
+            bad += unreadable
+            advance(len(shard.catalog))
+    order = {shard.path: number for number, shard in enumerate(plan)}
+    return sorted(bad, key=lambda image: order[image.shard])
 
 
 def _left_out(shard: _Shard, config: ShardConfig) -> list[_BadImage] | None:
     """What an earlier run left out of a shard that it finished; nothing if the shard is to be written (again)."""
     # both files are renamed into place when they are whole, the index last
-    if not (shard.path.exists() and shards.index_path(shard.path).exists()):
+    if not (shard.path.exists() and index_path(shard.path).exists()):
         return None
-    written = set(shards.load_index(shard.path)["id_str"].to_pylist())
-    missing = shard.catalog[~shard.catalog["id_str"].isin(written)]
-    records = [_make_record(_Galaxy(row.id_str, row.file_loc, {}), config) for row in missing.itertuples()]
+    written = set(load_index(shard.path)["id_str"].to_pylist())
+    missing = [
+        (id_str, file_loc)
+        for id_str, file_loc in zip(shard.catalog["id_str"], shard.catalog["file_loc"], strict=True)
+        if id_str not in written
+    ]
+    records = [_make_record(id_str, file_loc, {}, config) for id_str, file_loc in missing]
     if records and not (config.skip_bad_images and all(isinstance(record, str) for record in records)):
         return None
     return [
-        _BadImage(shard.split, row.id_str, row.file_loc, str(reason))
-        for row, reason in zip(missing.itertuples(), records, strict=True)
+        _BadImage(shard.path, shard.split, id_str, file_loc, str(reason))
+        for (id_str, file_loc), reason in zip(missing, records, strict=True)
     ]
 
 
-def _galaxies(shard: _Shard, schema: Schema) -> Iterator[_Galaxy]:
-    label_cols = [] if shard.split == "unlabelled" else schema.label_cols
-    votes = shard.catalog[label_cols].to_numpy(np.float64)
-    ids, files = shard.catalog["id_str"], shard.catalog["file_loc"]
-    for id_str, file_loc, row in zip(ids, files, votes, strict=True):
-        yield _Galaxy(id_str, file_loc, dict(zip(label_cols, row.tolist(), strict=True)))
+def _write_shard(shard: _Shard, label_cols: list[str], config: ShardConfig) -> list[_BadImage]:
+    """Write a shard and its index; list its bad images, and write nothing if there are any and that is not allowed."""
+    bad = []
+    labels = [] if shard.split == "unlabelled" else label_cols
+    votes = shard.catalog[labels].to_numpy(np.float64)
+    with replace_atomically(shard.path) as path:
+        with open(path, "wb") as file:
+            rows = zip(shard.catalog["id_str"], shard.catalog["file_loc"], votes, strict=True)
+            for id_str, file_loc, row in rows:
+                record = _make_record(id_str, file_loc, dict(zip(labels, row.tolist(), strict=True)), config)
+                if isinstance(record, str):
+                    bad.append(_BadImage(shard.path, shard.split, id_str, file_loc, record))
+                else:
+                    tfrecord.write_record(file, record)
+        index = index_tfrecord(path)  # reads back what was written and verifies it
+    if not bad or config.skip_bad_images:
+        write_index(index, shard.path)
+    return bad
 
 
-def _make_record(galaxy: _Galaxy, config: ShardConfig) -> bytes | str:
+def _make_record(id_str: str, file_loc: str, votes: Mapping[str, float], config: ShardConfig) -> bytes | str:
     """The galaxy as a serialised example, or why its image cannot be read."""
     try:
-        pixels = images.read_image(galaxy.file_loc, size=config.img_size, channels=config.channels, fit=config.fit)
+        pixels = images.read_image(file_loc, size=config.img_size, channels=config.channels, fit=config.fit)
     except ImageError as error:
         return str(error)
     size: dict[str, tfrecord.FeatureValue] = {
@@ -330,45 +346,7 @@ def _make_record(galaxy: _Galaxy, config: ShardConfig) -> bytes | str:
         content = images.encode_image(pixels, config.encoding)
         picture = {"image/encoded": content, "image/format": config.encoding}
         picture |= {f"image/{name}": value for name, value in size.items()}
-    return tfrecord.encode_example({"id_str": galaxy.id_str, **picture, **galaxy.votes})
-
-
-def _write_shard(
-    shard: _Shard, records: Iterator[bytes | str], config: ShardConfig, advance: Callable[[int], None]
-) -> list[_BadImage]:
-    """Take as many records as the shard has galaxies and write them, unless some are bad and that is not allowed."""
-    bad = []
-    with replace_atomically(shard.path) as path:
-        with open(path, "wb") as file:
-            for galaxy in shard.catalog[["id_str", "file_loc"]].itertuples(index=False):
-                record = next(records)
-                if isinstance(record, str):
-                    bad.append(_BadImage(shard.split, galaxy.id_str, galaxy.file_loc, record))
-                else:
-                    tfrecord.write_record(file, record)
-                advance(1)
-        index = shards.index_tfrecord(path)  # reads back what was written and verifies it
-    if not bad or config.skip_bad_images:
-        shards.write_index(index, shard.path)
-    return bad
-
-
-def _map_in_order(
-    function: Callable[[_Galaxy], bytes | str], items: Iterator[_Galaxy], workers: int | None
-) -> Generator[bytes | str, None, None]:
-    """Map with threads (decoding leaves the interpreter free), a bounded number of results ahead, in order."""
-    workers = workers or os.cpu_count() or 1
-    waiting: collections.deque[Future[bytes | str]] = collections.deque()
-    pool = ThreadPoolExecutor(workers)
-    try:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > 8 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return tfrecord.encode_example({"id_str": id_str, **picture, **votes})
 
 
 # bad images
@@ -387,10 +365,10 @@ def _describe_bad_images(bad: list[_BadImage]) -> str:
     )
 
 
-def _finish(shard_dir: Path, manifest: shards.Manifest, bad: list[_BadImage]) -> shards.Manifest:
+def _finish(shard_dir: Path, manifest: Manifest, bad: list[_BadImage]) -> Manifest:
     left_out = collections.Counter(image.split for image in bad)
     if bad:
-        tables.write_table(pd.DataFrame(bad), shard_dir / BAD_IMAGES_NAME)
+        tables.write_table(pd.DataFrame(bad).drop(columns="shard"), shard_dir / BAD_IMAGES_NAME)
     counts = {split: count - left_out[split] for split, count in manifest.counts.items()}
     manifest = replace(manifest, counts=counts, left_out=dict(left_out), complete=True)
     manifest.save(shard_dir)
@@ -401,14 +379,14 @@ def _finish(shard_dir: Path, manifest: shards.Manifest, bad: list[_BadImage]) ->
 
 
 def _check_file(file: Path) -> int:
-    found = shards.index_tfrecord(file)
-    if shards.index_path(file).exists() and not shards.load_index(file).equals(found):
-        raise ShardError(f"{shards.index_path(file)} does not fit {file}; delete the index and it is made again")
+    found = index_tfrecord(file)
+    if index_path(file).exists() and not load_index(file).equals(found):
+        raise ShardError(f"{index_path(file)} does not fit {file}; delete the index and it is made again")
     return len(found)
 
 
 def _check_counts(shard_dir: Path, counts: dict[Path, int]) -> list[str]:
-    manifest = shards.Manifest.load(shard_dir)
+    manifest = Manifest.load(shard_dir)
     found: dict[str, Any] = collections.Counter()
     for file, count in counts.items():
         found[file.parent.name] += count

@@ -11,101 +11,26 @@ A TFRecord from elsewhere, of raw pixels (``matrix``) or of encoded images (``im
 """
 
 import collections
-import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from zoobot.data import images, tfrecord
 from zoobot.data.datasets import Batch
-from zoobot.errors import SettingError, ShardError, ZoobotError
-from zoobot.files import replace_atomically
+from zoobot.data.manifest import SPLITS, Manifest
+from zoobot.data.shard_index import INDEX_COLUMNS, is_encoded, load_index
+from zoobot.errors import SettingError, ShardError
 from zoobot.schemas import Schema
 
-__all__ = [
-    "Manifest",
-    "ShardDataset",
-    "index_path",
-    "index_tfrecord",
-    "load_datasets",
-    "load_index",
-    "open_split",
-    "write_index",
-]
+__all__ = ["ShardDataset", "load_datasets", "open_split"]
 
-MANIFEST_NAME = "manifest.json"
-SPLITS = ("train", "test", "unlabelled")
 _MOST_OPEN_FILES = 256
-_ID_FEATURES = ("id_str", "image/filename")
-_INDEX_COLUMNS = ("id_str", "start", "end", "height", "width", "channels")
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a folder of shards holds and how it was made.
-
-    Attributes:
-        schema: the decision tree whose votes the labelled galaxies carry.
-        image_size: height and width of every image, in pixels.
-        channels: 1 or 3.
-        encoding: ``raw``, ``jpeg`` or ``png``.
-        counts: galaxies in each split.
-        left_out: galaxies whose image could not be read, in each split.
-        settings: what else the shards were made with.
-        complete: false while they are still being written.
-    """
-
-    schema: Schema
-    image_size: int
-    channels: int
-    encoding: str
-    counts: dict[str, int]
-    left_out: dict[str, int] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
-    complete: bool = True
-
-    @classmethod
-    def load(cls, shard_dir: str | Path) -> "Manifest":
-        """Read the manifest of a folder of shards.
-
-        Raises:
-            ShardError: there is none, or it is not one.
-        """
-        path = Path(shard_dir) / MANIFEST_NAME
-        if not path.is_file():
-            raise ShardError(f"{shard_dir} holds no {MANIFEST_NAME}; make shards there with `zoobot create-shards`")
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            manifest = cls(**{**content, "schema": Schema.from_dict(content["schema"])})
-        except (ValueError, KeyError, TypeError, ZoobotError) as error:
-            raise ShardError(f"{path} is not a manifest of shards: {error}") from error
-        manifest._check(path)
-        return manifest
-
-    def save(self, shard_dir: str | Path) -> None:
-        """Write it into the folder."""
-        content = {**asdict(self), "schema": self.schema.to_dict()}
-        with replace_atomically(Path(shard_dir) / MANIFEST_NAME) as path:
-            path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-    def _check(self, path: Path) -> None:
-        good = (
-            isinstance(self.image_size, int)
-            and self.image_size > 0
-            and self.channels in (1, 3)
-            and isinstance(self.counts, dict)
-            and set(self.counts) <= set(SPLITS)
-        )
-        if not good:
-            raise ShardError(f"{path} is not a manifest of shards: its sizes, channels or counts make no sense")
 
 
 class ShardDataset(Dataset[Batch]):
@@ -136,7 +61,7 @@ class ShardDataset(Dataset[Batch]):
         if not self.files:
             raise ShardError("files is empty; a dataset of shards needs at least one TFRecord file")
         tables = [load_index(file) for file in self.files]
-        encoded = {_is_encoded(table) for table in tables}
+        encoded = {is_encoded(table) for table in tables}
         if len(encoded) > 1:
             raise ShardError("files holds raw and encoded shards; read them as two datasets")
         self.encoded = encoded.pop()
@@ -266,135 +191,12 @@ def _describe_counts(manifest: Manifest) -> str:
     return ", ".join(f"{count} {split}" for split, count in manifest.counts.items() if count) or "none at all"
 
 
-# the index of one TFRecord file
-
-
-def index_path(tfrecord_path: str | Path) -> Path:
-    """Where the index of a TFRecord file lies."""
-    path = Path(tfrecord_path)
-    return path.with_name(path.name.removesuffix(".tfrecord") + ".index.parquet")
-
-
-def load_index(path: str | Path) -> pa.Table:
-    """The index of a TFRecord file: the one beside it if it fits the file, else one made now and saved if that is allowed.
-
-    Raises:
-        ShardError: the file is missing, torn, corrupt or not of galaxies.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ShardError(f"there is no TFRecord file {path}")
-    table = _read_index(path)
-    if table is None:
-        table = index_tfrecord(path)
-        try:
-            write_index(table, path)
-        except OSError:  # somebody else's folder; the index is made again next time
-            pass
-    return table
-
-
-def write_index(table: pa.Table, tfrecord_path: str | Path) -> None:
-    """Save the index of a TFRecord file beside it."""
-    with replace_atomically(index_path(tfrecord_path)) as path:
-        pq.write_table(table, path)
-
-
-def index_tfrecord(path: str | Path) -> pa.Table:
-    """Walk a TFRecord file, verify every checksum, and find each galaxy's image and votes.
-
-    Returns:
-        One row a galaxy: ``id_str``, the ``start`` and ``end`` of its image in the file in bytes, ``height``, ``width``,
-        ``channels``, and a float32 column for every feature that is one number.
-
-    Raises:
-        ShardError: a record is torn, corrupt, or not of a galaxy; the message names it.
-    """
-    path = Path(path)
-    buffer = np.asarray(tfrecord.map_file(path))
-    rows: list[dict[str, Any]] = []
-    encodings = set()
-    for record in tfrecord.walk_records(buffer, str(path)):
-        where = f"{path}: record {len(rows)}"
-        try:
-            features = tfrecord.scan_example(buffer, *record)
-            encodings.add("matrix" not in features)
-            rows.append(_index_row(buffer, features, default_id=f"{path.stem}-{len(rows)}"))
-        except ShardError as error:
-            raise ShardError(f"{where}: {error}") from error
-    if len(encodings) > 1:
-        raise ShardError(f"{path} mixes raw and encoded images")
-    return _index_table(rows, encoded=encodings == {True}, tfrecord_bytes=len(buffer), path=path)
-
-
-def _index_row(buffer: tfrecord.Buffer, features: dict[str, tfrecord.Feature], default_id: str) -> dict[str, Any]:
-    prefix = "" if "matrix" in features else "image/"
-    image = features.get("matrix") or features.get("image/encoded")
-    if image is None or image.kind != "bytes":
-        raise ShardError(f"it has no image: no bytes `matrix` or `image/encoded` among {', '.join(sorted(features))[:200]}")
-    row: dict[str, Any] = {"id_str": default_id, "start": image.start, "end": image.end}
-    for name in _ID_FEATURES:
-        if name in features and features[name].kind == "bytes":
-            text = buffer[features[name].start : features[name].end].tobytes()
-            row["id_str"] = text.decode("utf-8", "backslashreplace")
-            break
-    for name in ("height", "width", "channels"):
-        values = tfrecord.read_integers(buffer, features[prefix + name]) if prefix + name in features else []
-        row[name] = values[0] if values else 0
-    if not prefix and row["height"] * row["width"] * row["channels"] != image.end - image.start:
-        raise ShardError(
-            f"its matrix holds {image.end - image.start} bytes, not the height × width × channels of "
-            f"{row['height']} × {row['width']} × {row['channels']}"
-        )
-    if prefix and not all(row[name] > 0 for name in ("height", "width", "channels")):
-        content = buffer[image.start : image.end].tobytes()
-        row["height"], row["width"], row["channels"] = images.decode_image(content, name=row["id_str"]).shape
-    for name, feature in features.items():
-        if feature.kind == "float":
-            values_of_name = tfrecord.read_floats(buffer, feature)
-            if len(values_of_name) == 1:
-                row[name] = values_of_name[0]
-    return row
-
-
-def _index_table(rows: list[dict[str, Any]], *, encoded: bool, tfrecord_bytes: int, path: Path) -> pa.Table:
-    labels = sorted({name for row in rows for name in row} - set(_INDEX_COLUMNS))
-    incomplete = [name for name in labels if any(name not in row for row in rows)]
-    if incomplete:
-        raise ShardError(f"{path}: some records lack the votes {', '.join(incomplete[:5])}, others have them")
-    types = {"id_str": pa.string(), "start": pa.int64(), "end": pa.int64()}
-    fields = [pa.field(name, types.get(name, pa.int32())) for name in _INDEX_COLUMNS]
-    fields += [pa.field(name, pa.float32()) for name in labels]
-    facts = {"encoded": str(int(encoded)), "tfrecord_bytes": str(tfrecord_bytes)}
-    return pa.Table.from_pylist(rows, pa.schema(fields, metadata=facts))
-
-
-def _read_index(path: Path) -> pa.Table | None:
-    """The index beside a TFRecord file, or nothing where it is missing, torn or of another file."""
-    try:
-        table = pq.read_table(index_path(path), memory_map=False, partitioning=None)
-    except (OSError, pa.ArrowException):
-        return None
-    facts = table.schema.metadata or {}
-    size = path.stat().st_size
-    if facts.get(b"tfrecord_bytes") != str(size).encode() or not set(_INDEX_COLUMNS) <= set(table.column_names):
-        return None
-    start, end = (_column([table], name) for name in ("start", "end"))
-    if len(table) and not (0 <= start.min() and (start <= end).all() and end.max() <= size):
-        raise ShardError(f"{index_path(path)} points outside {path}; delete the index and it is made again")
-    return table
-
-
-def _is_encoded(table: pa.Table) -> bool:
-    return bool((table.schema.metadata or {}).get(b"encoded") == b"1")
-
-
 def _column(tables: Iterable[pa.Table], name: str) -> NDArray[np.int64]:
     return np.concatenate([table[name].to_numpy().astype(np.int64) for table in tables])
 
 
 def _label_columns(table: pa.Table) -> Iterator[str]:
-    return (name for name in table.column_names if name not in _INDEX_COLUMNS)
+    return (name for name in table.column_names if name not in INDEX_COLUMNS)
 
 
 def _common_labels(tables: list[pa.Table], files: list[Path]) -> list[str]:

@@ -207,9 +207,7 @@ def _to_astropy(frame: pd.DataFrame, *, encode: bool = False) -> Table:
             columns[name] = Table.from_pandas(frame[[name]])[name]
             continue
         text = column.fillna("").astype(str).tolist()
-        columns[name] = (
-            np.array([cell.encode() for cell in text], dtype="S") if encode else np.array(text, "U")
-        )
+        columns[name] = np.array([cell.encode() for cell in text], dtype="S") if encode else np.array(text, "U")
     return Table(columns, copy=False)
 
 

@@ -13,9 +13,7 @@ from zoobot.errors import ModelError, SettingError
 __all__ = ["PREPROCESSES", "Augment", "AugmentConfig", "check_images", "register_preprocess", "warp"]
 
 _LARGEST = 65_536  # no size or count of a model is larger; a damaged file's may be
-_CPU_CHUNK = (
-    8  # images at a time on a CPU: their floats stay in its cache, which halves the time at 300 pixels
-)
+_CPU_CHUNK = 8  # images at a time on a CPU: their floats stay in its cache, which halves the time at 300 pixels
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,9 +79,7 @@ def _is_count(value: object) -> bool:
 
 
 def _are_numbers(values: object) -> bool:
-    return isinstance(values, tuple) and all(
-        isinstance(value, (int, float)) and -1e6 < value < 1e6 for value in values
-    )
+    return isinstance(values, tuple) and all(isinstance(value, (int, float)) and -1e6 < value < 1e6 for value in values)
 
 
 def check_images(images: Tensor, config: AugmentConfig) -> None:

@@ -101,9 +101,7 @@ def _write_card(model: Model, config: Mapping[str, Any]) -> str:
     lines = [f"- **{name}**: {fact}" for name, fact in facts.items()]
     usage = 'from zoobot.estimators import checkpoint\n\nmodel = checkpoint.load_model("this/folder")'
     about = json.dumps(config["metadata"], indent=2)
-    return "\n".join(
-        ["# Zoobot model", "", *lines, "", "```python", usage, "```", "", "```json", about, "```", ""]
-    )
+    return "\n".join(["# Zoobot model", "", *lines, "", "```python", usage, "```", "", "```json", about, "```", ""])
 
 
 def load_config(folder: str | Path) -> dict[str, Any]:
@@ -118,13 +116,9 @@ def load_config(folder: str | Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelError(
-            f"model folder: {folder} has no {_CONFIG}, expected a folder written by training"
-        ) from None
+        raise ModelError(f"model folder: {folder} has no {_CONFIG}, expected a folder written by training") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(
-            f"{path}: cannot be read as JSON ({error}): save or fetch the model again"
-        ) from error
+        raise ModelError(f"{path}: cannot be read as JSON ({error}): save or fetch the model again") from error
     if not isinstance(config, dict) or "format" not in config:
         raise ModelError(f"{path}: not the config of a Zoobot model: it has no format")
     if config["format"] != _FORMAT:
@@ -173,9 +167,7 @@ def _read_weights(path: Path, expected: object) -> dict[str, Tensor]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ModelError(
-            f"{path}: cannot be read ({error.strerror}): save or fetch the model again"
-        ) from error
+        raise ModelError(f"{path}: cannot be read ({error.strerror}): save or fetch the model again") from error
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
         raise ModelError(

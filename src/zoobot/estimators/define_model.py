@@ -63,8 +63,7 @@ class ModelConfig(AugmentConfig):
     def to_dict(self) -> dict[str, Any]:
         """Give the settings as plain types that JSON can hold."""
         return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in dataclasses.asdict(self).items()
+            name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
         }
 
     @classmethod
@@ -272,9 +271,7 @@ def get_model(
     """
     if output_dim is None:
         if schema is None:
-            raise SettingError(
-                "schema: got neither schema nor output_dim, expected one: schema=schemas.load(...)"
-            )
+            raise SettingError("schema: got neither schema nor output_dim, expected one: schema=schemas.load(...)")
         output_dim = len(schema.label_cols)
     if crop_size is None:
         crop_size = max(1, int(0.75 * input_size))

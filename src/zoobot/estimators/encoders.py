@@ -61,27 +61,19 @@ def create_encoder(name: str, channels: int = 3, image_size: int | None = None, 
     return encoder
 
 
-def _create_timm_encoder(
-    name: str, channels: int, image_size: int | None, options: dict[str, Any]
-) -> nn.Module:
+def _create_timm_encoder(name: str, channels: int, image_size: int | None, options: dict[str, Any]) -> nn.Module:
     # Checked here since timm takes a name such as "hf-hub:..." as an address to download from.
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, [*ENCODERS, *timm.list_models()], n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else "timm.list_models() lists them."
-        raise ModelError(
-            f"encoder: unknown name {name!r}: {hint} Your own must be registered: register_encoder"
-        )
+        raise ModelError(f"encoder: unknown name {name!r}: {hint} Your own must be registered: register_encoder")
     settings = timm.models.get_pretrained_cfg(name)
     if image_size is not None and settings is not None and settings.fixed_input_size:
         options = {"img_size": image_size, **options}
     try:
-        encoder: nn.Module = timm.create_model(
-            name, pretrained=False, num_classes=0, in_chans=channels, **options
-        )
+        encoder: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, **options)
     except Exception as error:  # whatever the model's own code raises on sizes it cannot have
-        raise ModelError(
-            f"encoder: {name} cannot be built for {channels} channels with {options}: {error}"
-        ) from error
+        raise ModelError(f"encoder: {name} cannot be built for {channels} channels with {options}: {error}") from error
     return encoder
 
 
@@ -94,7 +86,5 @@ def count_features(encoder: nn.Module, name: str = "encoder") -> int:
     # Some of timm's models widen once more after the features that num_features counts.
     features = getattr(encoder, "head_hidden_size", None) or getattr(encoder, "num_features", None)
     if not isinstance(features, int):
-        raise ModelError(
-            f"encoder: {name} has num_features={features!r}, expected the length of its features"
-        )
+        raise ModelError(f"encoder: {name} has num_features={features!r}, expected the length of its features")
     return features

@@ -44,7 +44,8 @@ def make_catalogue(
     lower, upper = dirichlet.fraction_intervals(concentrations, groups, CREDIBILITY)
     samples = concentrations.shape[1]
     asked = sum(
-        schema.proportion_asked(dirichlet.expected_fractions(concentrations[:, sample], groups)) for sample in range(samples)
+        schema.proportion_asked(dirichlet.expected_fractions(concentrations[:, sample], groups))
+        for sample in range(samples)
     )
     columns: dict[str, NDArray[np.floating]] = {}
     for number, answer in enumerate(schema.label_cols):

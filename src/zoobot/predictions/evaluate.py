@@ -58,7 +58,8 @@ def evaluate(
     Returns:
         ``schema``, ``galaxies`` (scored), ``without_votes`` (predicted, but not in the catalog),
         the entries of :func:`zoobot.stats.metrics.evaluate_predictions`, and, with ``fractions``, ``cumulative``:
-        the RMS error of all cumulative fractions, and that of predicting the mean.
+        the RMS error of all cumulative fractions, and that of predicting the mean votes. Baselines predict the mean votes of the
+        whole catalog.
 
     Raises:
         PredictionError: the tables do not fit each other or the schema.
@@ -84,10 +85,11 @@ def evaluate(
             read_fractions(scored, schema),
             schema,
             read_concentrations(scored, schema),
+            reference_votes=votes.to_numpy(np.float64),
         ),
     }
     if fractions is not None:
-        scores["cumulative"] = _score_cumulative(scored, schema, fractions)
+        scores["cumulative"] = _score_cumulative(scored, votes, schema, fractions)
     if save_loc is not None:
         with replace_atomically(save_loc) as path:
             path.write_text(json.dumps(scores, indent=2, allow_nan=False) + "\n", encoding="utf-8")
@@ -95,7 +97,9 @@ def evaluate(
 
 
 def _guess_schema(predicted: pd.DataFrame, name: str | Path) -> Schema:
-    answers = {str(column).removesuffix("_fraction") for column in predicted.columns if str(column).endswith("_fraction")}
+    answers = {
+        str(column).removesuffix("_fraction") for column in predicted.columns if str(column).endswith("_fraction")
+    }
     for known in schemas.available():
         schema = schemas.load(known)
         if set(schema.label_cols) == answers:
@@ -106,17 +110,23 @@ def _guess_schema(predicted: pd.DataFrame, name: str | Path) -> Schema:
     )
 
 
-def _score_cumulative(scored: pd.DataFrame, schema: Schema, fractions: str | Path) -> dict[str, Any]:
+def _score_cumulative(
+    scored: pd.DataFrame, votes: pd.DataFrame, schema: Schema, fractions: str | Path
+) -> dict[str, Any]:
     measured, everyone_asked = _read_cumulative(fractions, schema)
     shared = scored[scored.index.isin(measured.index)]
     if shared.empty:
-        raise PredictionError(f"{fractions} holds none of the predicted galaxies (its ids are such as {measured.index[0]!r})")
+        raise PredictionError(
+            f"{fractions} holds none of the predicted galaxies (its ids are such as {measured.index[0]!r})"
+        )
     truth = measured.loc[shared.index].to_numpy(np.float64)
     predicted: NDArray[np.float64] = read_fractions(shared, schema)
     return {
         "galaxies": len(shared),
         "rms_error": metrics.cumulative_rms(predicted, truth, schema, everyone_asked),
-        "baseline_rms_error": metrics.baseline_cumulative_rms(truth),
+        "baseline_rms_error": metrics.baseline_cumulative_rms(
+            votes.to_numpy(np.float64), truth, schema, everyone_asked
+        ),
     }
 
 

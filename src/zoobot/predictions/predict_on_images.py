@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from zoobot.data import images, shards, tables
 from zoobot.data.catalog import read_catalog
 from zoobot.data.datasets import GalaxyDataset, ImageDataset, make_loader
+from zoobot.data.manifest import MANIFEST_NAME
 from zoobot.errors import PredictionError, SettingError
 from zoobot.estimators.checkpoint import load_model
 from zoobot.estimators.define_model import Model
@@ -154,7 +155,8 @@ def predict_dataset(
         its concentrations are then NaN.
     """
     device = device or _best_device()
-    model = model.to(device, memory_format=torch.channels_last).eval()
+    model = model.to(device).eval()
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # it exists; torch does not declare it
     concentrations = np.full((len(dataset), n_samples, model.config.output_dim), np.nan, np.float32)
     faults: list[str] = []
     with progress_bar("predicting", len(dataset)) as advance, torch.inference_mode():
@@ -204,7 +206,9 @@ def _check_against_model(config: PredictConfig, model: Model) -> Schema:
             f"schema {config.schema.name} has other answers than the model's, {schema.name}; leave it out to use the model's"
         )
     if len(schema.label_cols) != model.config.output_dim:
-        raise SettingError(f"schema {schema.name} has {len(schema.label_cols)} answers, the model {model.config.output_dim}")
+        raise SettingError(
+            f"schema {schema.name} has {len(schema.label_cols)} answers, the model {model.config.output_dim}"
+        )
     return schema
 
 
@@ -220,7 +224,7 @@ def _open_source(config: PredictConfig, model: Model) -> GalaxyDataset:
 
 
 def _open_shards(shard_dir: Path, split: str, size: int, channels: int) -> GalaxyDataset:
-    if (shard_dir / shards.MANIFEST_NAME).exists():
+    if (shard_dir / MANIFEST_NAME).exists():
         dataset = shards.open_split(shard_dir, split)
         if dataset.image_shape != (size, size, channels):
             found = "×".join(map(str, dataset.image_shape))
@@ -238,7 +242,8 @@ def _list_folder(folder: Path, file_format: str, *, recursive: bool) -> pd.DataF
     names = [path.relative_to(folder) for path in paths]
     stems = Counter(name.with_suffix("").as_posix() for name in names)
     ids = [
-        name.as_posix() if stems[name.with_suffix("").as_posix()] > 1 else name.with_suffix("").as_posix() for name in names
+        name.as_posix() if stems[name.with_suffix("").as_posix()] > 1 else name.with_suffix("").as_posix()
+        for name in names
     ]
     return pd.DataFrame({"id_str": ids, "file_loc": [str(path) for path in paths]})
 
@@ -272,7 +277,9 @@ def _write(
         failed = pd.DataFrame({"id_str": ids[~good], "file_loc": files[~good], "reason": reasons})
         tables.write_table(failed, failed_loc)
     if not good.any():
-        raise PredictionError(f"not one of {len(good)} images could be read ({failed_loc} lists why); the first: {faults[0]}")
+        raise PredictionError(
+            f"not one of {len(good)} images could be read ({failed_loc} lists why); the first: {faults[0]}"
+        )
     catalogue = make_catalogue(
         ids[good].tolist(),
         files[good].tolist(),

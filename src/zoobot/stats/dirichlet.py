@@ -1,4 +1,4 @@
-"""What predicted Dirichlet concentrations say: expected vote fractions, their intervals, the chance of votes."""
+"""What predicted Dirichlet concentrations say: expected vote fractions, their intervals, chances of votes."""
 
 import os
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _EDGE = 1e-9  # keeps log(x) and log(1 - x) finite; well under the tolerance
 
 
 def check_question_index_groups(question_index_groups: Groups) -> tuple[tuple[int, int], ...]:
-    """Check that the groups cover the answers 0, 1, 2, ... in order without gaps, and return them as plain integers.
+    """Check that the groups cover the answers 0, 1, 2, ... in order, and return them as plain integers.
 
     Args:
         question_index_groups: first and last index (inclusive) of the answers of each question.
@@ -33,7 +33,8 @@ def check_question_index_groups(question_index_groups: Groups) -> tuple[tuple[in
     >>> check_question_index_groups([(0, 2), (3, 4)])
     ((0, 2), (3, 4))
     """
-    expected_first, groups = 0, []
+    expected_first = 0
+    groups: list[tuple[int, int]] = []
     for group in question_index_groups:
         if len(group) != 2 or group[0] != expected_first or group[1] < group[0]:
             raise SettingError(
@@ -74,9 +75,9 @@ def fraction_intervals(
 ) -> tuple[Floats, Floats]:
     """Equal-tailed credible interval of each answer's vote fraction, under the mixture over samples.
 
-    Within one sample a fraction's marginal is ``Beta(α, A − α)``; the edges are where the mean of the samples'
-    CDFs is (1 ∓ credibility) / 2, so that disagreement between samples widens the interval. They are exact to
-    1e-6. Memory stays bounded, and all cores are used.
+    Within one sample a fraction's marginal is ``Beta(α, A − α)``; the edges are where the mean of samples'
+    CDFs is (1 ∓ credibility) / 2, so that disagreement between samples widens the interval. Exact to 1e-6.
+    Memory stays bounded, and up to eight threads share the work.
 
     Args:
         concentrations: (galaxies, samples, answers), or (galaxies, answers) for one sample; finite and > 0.
@@ -96,13 +97,9 @@ def fraction_intervals(
     """
     alpha, groups = _checked(concentrations, question_index_groups)
     if not 0 < credibility < 1:
-        raise SettingError(
-            f"credibility: got {credibility!r}, expected a number between 0 and 1, such as 0.9."
-        )
+        raise SettingError(f"credibility: got {credibility!r}, expected a number between 0 and 1, such as 0.9.")
     if any(first == last for first, last in groups):
-        raise SettingError(
-            "question_index_groups: a question with one answer has no interval; expected two or more."
-        )
+        raise SettingError("question_index_groups: a question with one answer has no interval; expected two or more.")
     galaxies, samples, answers = alpha.shape
     edges = np.empty((2, galaxies, answers))
     size = max(1, _CHUNK_VALUES // (samples * answers))
@@ -134,7 +131,7 @@ def log_predictive(votes: ArrayLike, concentrations: ArrayLike, question_index_g
         (galaxies, questions) float64; exactly 0 where a question has no votes.
 
     Raises:
-        SettingError: shapes do not fit, a concentration is not finite and positive, or a vote is not finite and ≥ 0.
+        SettingError: shapes do not fit, a concentration is not finite and > 0, or a vote not finite and ≥ 0.
 
     >>> log_predictive([[1, 0]], [[1.0, 3.0]], [(0, 1)]).round(6)  # log(1/4)
     array([[-1.386294]])
@@ -143,7 +140,7 @@ def log_predictive(votes: ArrayLike, concentrations: ArrayLike, question_index_g
     counts = np.asarray(votes, dtype=np.float64)
     if counts.shape != (len(alpha), alpha.shape[2]):
         raise SettingError(
-            f"votes: got shape {counts.shape}, expected {(len(alpha), alpha.shape[2])} to fit the concentrations."
+            f"votes: got shape {counts.shape}, expected {(len(alpha), alpha.shape[2])} as concentrations."
         )
     if not (np.isfinite(counts) & (counts >= 0)).all():
         raise SettingError("votes: got a negative, NaN or infinite value, expected numbers of at least 0.")
@@ -157,9 +154,7 @@ def log_predictive(votes: ArrayLike, concentrations: ArrayLike, question_index_g
     return result
 
 
-def _checked(
-    concentrations: ArrayLike, question_index_groups: Groups
-) -> tuple[Floats, tuple[tuple[int, int], ...]]:
+def _checked(concentrations: ArrayLike, question_index_groups: Groups) -> tuple[Floats, tuple[tuple[int, int], ...]]:
     """Concentrations as (galaxies, samples, answers) float64, with the groups."""
     groups = check_question_index_groups(question_index_groups)
     alpha = np.asarray(concentrations, dtype=np.float64)
@@ -170,9 +165,7 @@ def _checked(
             f"(galaxies, {answers}) to fit the question_index_groups."
         )
     if not (np.isfinite(alpha) & (alpha > 0)).all():
-        raise SettingError(
-            "concentrations: got a value that is not finite and positive, expected numbers above 0."
-        )
+        raise SettingError("concentrations: got a value that is not finite and positive, expected numbers above 0.")
     return (alpha[:, None, :] if alpha.ndim == 2 else alpha), groups
 
 
@@ -192,21 +185,17 @@ def _log_probability(votes: Floats, alpha: Floats, groups: Groups) -> Floats:
     """Log probability of the Dirichlet-multinomial for each question."""
 
     def log_rising(base: Floats, count: Floats) -> Floats:
-        difference: Floats = (
-            special.gammaln(base + count) - special.gammaln(base) - special.gammaln(count + 1)
-        )
+        difference: Floats = special.gammaln(base + count) - special.gammaln(base) - special.gammaln(count + 1)
         return difference
 
-    return _totals(log_rising(alpha, votes), groups) - log_rising(
-        _totals(alpha, groups), _totals(votes, groups)
-    )
+    return _totals(log_rising(alpha, votes), groups) - log_rising(_totals(alpha, groups), _totals(votes, groups))
 
 
 def _mixture_quantiles(first: Floats, second: Floats, probability: float) -> Floats:
     """Quantile of each equal mixture of ``Beta(first, second)``, mixed over axis 0.
 
-    Starts at the quantile of the single Beta with the mixture's mean and variance (already exact for one sample), then
-    Halley's method on the CDF, inside a bracket that each CDF shrinks and halves when steps do not shrink fast.
+    Starts at the quantile of the single Beta with the mixture's mean and variance (exact already for one
+    sample), then by Halley's method on the CDF, inside a bracket; bisects where steps do not shrink fast.
     """
     total = first + second
     mean_each = first / total
@@ -229,7 +218,7 @@ def _mixture_quantiles(first: Floats, second: Floats, probability: float) -> Flo
         target = np.where(good, target, (low + high) / 2).clip(_EDGE, 1 - _EDGE)
         quantiles[active] = target
         last_step = np.abs(target - x)
-        # near 0 and 1 the density can be so high that steps are small long before the root: compare with x too
+        # near 0 and 1 the density can be so high that steps are small far from the root: compare with x too
         small = last_step <= _STEP_TOLERANCE * np.minimum(1, 1e4 * np.minimum(x, 1 - x))
         going = ~small & (high - low > _STEP_TOLERANCE)
         if not going.any():
@@ -240,11 +229,9 @@ def _mixture_quantiles(first: Floats, second: Floats, probability: float) -> Flo
 
 
 def _halley_step(first: Floats, second: Floats, log_norm: Floats, x: Floats, excess: Floats) -> Floats:
-    """Step (to be subtracted) towards the root of the mixture's CDF, whose value above the target is ``excess``."""
+    """Step (to be subtracted) towards the root, for a mixture's CDF ``excess`` above its target at x."""
     log_density = (first - 1) * np.log(x) + (second - 1) * np.log1p(-x) - log_norm
-    with np.errstate(
-        over="ignore", divide="ignore", invalid="ignore"
-    ):  # such steps are refused by the bracket
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # such steps are refused by the bracket
         each = np.exp(log_density)
         density = each.mean(axis=0)
         slope = (each * ((first - 1) / x - (second - 1) / (1 - x))).mean(axis=0)

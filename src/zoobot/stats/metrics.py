@@ -1,6 +1,7 @@
-"""How good predictions are: losses, errors of fractions and leading answers, beside the mean-vote baseline."""
+"""How good predictions are: loss, errors of fractions and leading answers, beside the mean-vote baseline."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -23,10 +24,8 @@ __all__ = [
 Floats: TypeAlias = NDArray[np.float64]
 
 CONFIDENT_FRACTION = 0.8
-_LOG_CONCENTRATION_BOUNDS = (
-    np.log(1e-4),
-    np.log(1e6),
-)  # all alike and never-chosen answers have no finite best fit
+# votes that are all alike, and answers that nobody gives, have no finite best fit
+_LOG_CONCENTRATION_BOUNDS = (math.log(1e-4), math.log(1e6))
 
 
 def evaluate_predictions(
@@ -36,31 +35,32 @@ def evaluate_predictions(
     concentrations: ArrayLike | None = None,
     reference_votes: ArrayLike | None = None,
 ) -> dict[str, Any]:
-    """Score predictions against votes, for each question and for all, beside a baseline that ignores the images.
+    """Score predictions against votes, for each question and for all, beside a baseline that sees no image.
 
     Only galaxies with votes for a question count for it. With its votes k, N = Σk, and predicted fractions f:
 
     - ``loss``: mean over galaxies of −log of the mixture of Dirichlet-multinomials (see `log_predictive`);
-    - ``mean_absolute_error``, ``rms_error``: of f against k/N, averaged over answers, weighted by N over galaxies;
-    - ``accuracy``: how often the answer with the highest f has the most votes. Where several answers tie for the most
-      votes any of them is right; where several f tie the first of them is the prediction;
+    - ``mean_absolute_error``, ``rms_error``: of f against k/N; mean over answers, by N over galaxies;
+    - ``accuracy``: how often the answer with the highest f has the most votes. Where several answers tie for
+      the most votes any of them is right; where several f tie the first of them is the prediction;
     - ``confident_accuracy``: the same for the ``confident_galaxies``, whose leading k/N is above 0.8;
-    - ``baseline_...``: the same, for `baseline_fractions` and `baseline_concentrations` in place of the predictions.
+    - ``baseline_...``: the same for `baseline_fractions` and `baseline_concentrations` as predictions.
 
-    Over ``all_questions``, loss is the sum over questions (mean over galaxies with any votes); the errors average
-    over questions as over galaxies, weighted by N; accuracies are over all pairs of galaxy and question, and
-    ``confident_galaxies`` counts such pairs.
+    For ``all_questions``, loss is the sum over questions (mean over galaxies with any votes); the errors are
+    averaged over questions as over galaxies, weighted by N; accuracies are over all pairs of galaxy and
+    question, and ``confident_galaxies`` counts such pairs.
 
     Args:
         votes: (galaxies, answers), finite and ≥ 0.
         fractions: (galaxies, answers), predicted; sum to one for each question.
         schema: the decision tree.
         concentrations: (galaxies, samples, answers) or (galaxies, answers); without them ``loss`` is None.
-        reference_votes: (any galaxies, answers), votes to make the baseline from, those of the training galaxies for
-            instance; the same ``votes`` if not given.
+        reference_votes: (any galaxies, answers), votes to make the baseline from, such as those trained on;
+            the same ``votes`` if not given.
 
     Returns:
-        ``{"questions": {question: scores}, "all_questions": scores}``, ready for JSON; None where nothing has votes.
+        ``{"questions": {question: scores}, "all_questions": scores}``, ready for JSON; None where there are
+        no votes.
 
     Raises:
         SettingError: shapes do not fit, or votes or fractions are not finite and ≥ 0.
@@ -74,9 +74,7 @@ def evaluate_predictions(
     predicted = _checked("fractions", fractions, schema)
     reference = counts if reference_votes is None else _checked("reference_votes", reference_votes, schema)
     if predicted.shape != counts.shape:
-        raise SettingError(
-            f"fractions: got shape {predicted.shape}, expected {counts.shape}, that of the votes."
-        )
+        raise SettingError(f"fractions: got shape {predicted.shape}, expected {counts.shape}, that of the votes.")
     groups = schema.question_index_groups
     baseline = np.broadcast_to(baseline_fractions(reference, schema), counts.shape)
     constant = np.broadcast_to(baseline_concentrations(reference, schema), counts.shape)
@@ -113,7 +111,7 @@ def baseline_fractions(votes: ArrayLike, schema: Schema) -> Floats:
     array([0.75, 0.25])
     """
     pooled = _checked("votes", votes, schema).sum(axis=0)
-    fractions = np.empty_like(pooled)
+    fractions: Floats = np.empty_like(pooled)
     for first, last in schema.question_index_groups:
         question = pooled[first : last + 1]
         fractions[first : last + 1] = question / question.sum() if question.any() else 1 / len(question)
@@ -121,32 +119,34 @@ def baseline_fractions(votes: ArrayLike, schema: Schema) -> Floats:
 
 
 def baseline_concentrations(votes: ArrayLike, schema: Schema) -> Floats:
-    """Concentrations that, used for every galaxy, make the votes most probable: the fairest constant prediction.
+    """Concentrations that, used for every galaxy, make the votes most probable: the best constant prediction.
 
     Args:
         votes: (galaxies, answers), finite and ≥ 0.
         schema: the decision tree.
 
     Returns:
-        (answers,) float64, between 1e-4 and 1e6, which stand for the limits 0 and infinity; 1 where a question has
-        no votes.
+        (answers,) float64, between 1e-4 and 1e6, which stand for the limits 0 and infinity; 1 where a
+        question has no votes.
 
     Raises:
         SettingError: the shape does not fit, or a vote is not finite and ≥ 0.
 
     >>> from zoobot import schemas
-    >>> baseline_concentrations([[4, 4]] * 3 + [[6, 2], [2, 6], [8, 0], [0, 8]], schemas.load("gz_rings")).round(2)
+    >>> votes = [[4, 4]] * 3 + [[6, 2], [2, 6], [8, 0], [0, 8]]
+    >>> baseline_concentrations(votes, schemas.load("gz_rings")).round(2)
     array([1.15, 1.15])
     """
     counts = _checked("votes", votes, schema)
     groups = schema.question_index_groups
-    return np.concatenate([_most_probable(counts[:, first : last + 1]) for first, last in groups])
+    fitted = [_most_probable(counts[:, first : last + 1]) for first, last in groups]
+    return np.asarray(np.concatenate(fitted), dtype=np.float64)
 
 
 def cumulative_rms(
     fractions: ArrayLike, measured_cumulative: ArrayLike, schema: Schema, everyone_asked: Sequence[str] = ()
 ) -> float:
-    """RMS error of the whole tree's cumulative fractions over galaxies and answers (the Kaggle challenge's figure).
+    """RMS error of the whole tree's cumulative fractions over galaxies and answers (Kaggle's figure).
 
     A cumulative fraction is an answer's fraction among all volunteers: its fraction × the chance to be asked.
 
@@ -154,8 +154,8 @@ def cumulative_rms(
         fractions: (galaxies, answers) or (answers,) for one prediction for all; predicted, not cumulative.
         measured_cumulative: (galaxies, answers); finite.
         schema: the decision tree, whose ``label_cols`` are the order of the answers.
-        everyone_asked: names of questions that the measured fractions count as asked of everyone, whatever the tree
-            says; Kaggle does so with GZ2's something-odd.
+        everyone_asked: names of questions that the measured fractions count as asked of everyone, whatever
+            the tree says; Kaggle does so with GZ2's something-odd.
 
     Raises:
         SettingError: shapes do not fit, values are not finite, or the schema has no such question.
@@ -170,7 +170,8 @@ def cumulative_rms(
     predicted = _checked("fractions", np.atleast_2d(fractions), schema)
     if len(predicted) not in (1, len(measured)) or not len(measured):
         raise SettingError(
-            f"fractions: got {len(predicted)} galaxies, expected {len(measured)}, as in measured_cumulative, and some."
+            f"fractions: got {len(predicted)} galaxies, expected {len(measured)} (at least 1), as in "
+            "measured_cumulative."
         )
     questions = tuple(
         dataclasses.replace(question, asked_after=()) if question.name in everyone_asked else question
@@ -214,7 +215,7 @@ def _checked(name: str, values: ArrayLike, schema: Schema) -> Floats:
 
 
 def _measure(counts: Floats, fractions: Floats, groups: Sequence[tuple[int, int]]) -> dict[str, Floats]:
-    """Errors of each galaxy's fractions and leading answers, each (galaxies, questions); 0 votes give any value."""
+    """Errors of each galaxy's fractions and leading answers, (galaxies, questions)."""
     columns: dict[str, list[Floats]] = {
         "mean_absolute_error": [],
         "rms_error": [],
@@ -236,9 +237,9 @@ def _scores(totals: Floats, measured: dict[str, Floats], columns: list[int]) -> 
     """Summary of what was measured, over galaxies and the questions in ``columns``."""
     votes = totals[:, columns]
     values = {name: each[:, columns] for name, each in measured.items()}
-    voted = votes > 0
-    galaxies = voted.any(axis=1)
-    confident = voted & (values["leading"] > CONFIDENT_FRACTION)
+    voted = np.asarray(votes > 0)
+    galaxies = np.asarray(voted.any(axis=1))
+    confident: NDArray[np.bool_] = voted & (values["leading"] > CONFIDENT_FRACTION)
     scores: dict[str, int | float | None] = {
         "galaxies": int(galaxies.sum()),
         "votes": float(votes.sum()),
@@ -284,9 +285,13 @@ def _most_probable(votes: Floats) -> Floats:
 
     start = np.log(votes.sum(axis=0) / votes.sum() * 5 + 1e-3)  # 5: volunteers' usual disagreement
     bounds = [_LOG_CONCENTRATION_BOUNDS] * len(start)
-    options = {"maxiter": 1000, "ftol": 1e-13, "gtol": 1e-9}
     best = optimize.minimize(
-        loss_and_gradient, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options
+        loss_and_gradient,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"maxiter": 1000, "ftol": 1e-13, "gtol": 1e-9},
     )
     fitted: Floats = np.exp(best.x)
     return fitted

@@ -76,7 +76,11 @@ class KeepBest(pl.Callback):
         if trainer.is_global_zero:
             self._record(trainer, pl_module, train, test)
             if improved:
-                metrics = {"epoch": len(self.history.rows), "test_loss": test_loss, **self._by_question("test", test)}
+                metrics = {
+                    "epoch": len(self.history.rows),
+                    "test_loss": test_loss,
+                    **self._by_question("test", test),
+                }
                 save_model(pl_module.model, self.folder, {**self.metadata, "metrics": metrics})
 
     def _record(self, trainer: pl.Trainer, module: EstimatorModule, train: Tensor, test: Tensor) -> None:
@@ -150,6 +154,8 @@ def stop_early(trainer: pl.Trainer, module: EstimatorModule, batch_idx: int) -> 
 class StopOnInterrupt(pl.Callback):
     """On Ctrl-C finish the batch, test the model and stop; on a second one stop at once.
 
+    It listens for as long as it is entered as a context.
+
     Attributes:
         asked: whether somebody pressed it.
     """
@@ -158,18 +164,16 @@ class StopOnInterrupt(pl.Callback):
         self.asked = False
         self._previous: Any = None
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen."""
+    def __enter__(self) -> "StopOnInterrupt":
+        """Listen; only a main thread can."""
         if threading.current_thread() is threading.main_thread():
             self._previous = signal.signal(signal.SIGINT, self._handle)
+        return self
 
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Listen no more."""
-        self._restore()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Listen no more."""
-        self._restore()
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -180,13 +184,8 @@ class StopOnInterrupt(pl.Callback):
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
-        self._restore()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         Console(stderr=True).print("stopping: a last look at the test galaxies (Ctrl-C again to stop at once)")
-
-    def _restore(self) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-            self._previous = None
 
 
 class ShowProgress(pl.Callback):

@@ -95,16 +95,21 @@ class EstimatorModule(pl.LightningModule):
 
     def train_dataloader(self) -> "DataLoader[Batch]":
         """Batches in a new order each epoch."""
-        epoch = self.trainer.fit_loop.epoch_progress.current.processed
+        epoch = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
         sampler = EpochSampler(len(self._datasets[0]), self.settings.seed, epoch)
-        return self._loader(self._datasets[0], sampler)
+        batch_size = self.settings.batch_size
+        while len(sampler) > 1 and len(sampler) % batch_size == 1:
+            batch_size += 1  # batch normalisation cannot take a last batch of one galaxy
+        return self._loader(self._datasets[0], batch_size, sampler)
 
     def val_dataloader(self) -> "DataLoader[Batch]":
         """Batches in the dataset's order."""
-        return self._loader(self._datasets[1], None)
+        return self._loader(self._datasets[1], self.settings.batch_size)
 
-    def _loader(self, dataset: GalaxyDataset, sampler: Sampler[int] | None) -> "DataLoader[Batch]":
-        return make_loader(dataset, self.settings.batch_size, sampler=sampler, workers=self.settings.workers)
+    def _loader(
+        self, dataset: GalaxyDataset, batch_size: int, sampler: Sampler[int] | None = None
+    ) -> "DataLoader[Batch]":
+        return make_loader(dataset, batch_size, sampler=sampler, workers=self.settings.workers or 0)
 
     # one step
 
@@ -175,11 +180,9 @@ class EstimatorModule(pl.LightningModule):
     def progress(self) -> float:
         """How much of the run is done, from 0 to 1: by steps, or by time where that runs out first."""
         by_time = self.minutes() / self.settings.max_minutes if self.settings.max_minutes else 0.0
-        by_steps = self.global_step / self._total_steps() if self.settings.epochs else 0.0
+        epochs, steps_an_epoch = self.settings.epochs, max(1, int(self.trainer.num_training_batches))
+        by_steps = self.global_step / (epochs * steps_an_epoch) if epochs else 0.0
         return min(1.0, max(by_time, by_steps))
-
-    def _total_steps(self) -> int:
-        return self.settings.epochs * max(1, int(self.trainer.num_training_batches))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; no weight decay on biases and normalisation, which have one dimension."""

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from zoobot.files import replace_atomically
 
@@ -45,12 +46,18 @@ def draw_learning_curve(history: pd.DataFrame) -> Figure:
     axes = figure.subplots()
     for name, colour in _COLOURS.items():
         axes.plot(history["epoch"], history[f"{name}_loss"], color=colour, label=f"{name} galaxies", marker=".")
-    best = history.loc[history["test_loss"].idxmin()]
+    best = history.iloc[int(history["test_loss"].to_numpy().argmin())]
     axes.plot(
-        best["epoch"], best["test_loss"], "o", ms=10, mfc="none", color=_COLOURS["test"], label="best, the weights kept"
+        best["epoch"],
+        best["test_loss"],
+        "o",
+        ms=10,
+        mfc="none",
+        color=_COLOURS["test"],
+        label="best, the weights kept",
     )
     axes.set(xlabel="Epoch", ylabel="Loss a galaxy (negative log-likelihood)")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
     return figure

@@ -18,9 +18,9 @@ class MultiquestionLoss(nn.Module):
     ``lnΓ(N+A) − lnΓ(A) − lnΓ(N+1) − Σ[lnΓ(k+α) − lnΓ(α) − lnΓ(k+1)]``,
     exactly 0 with exactly zero gradient where N = 0.
 
-    Differences of lnΓ lose most digits in single precision once α is large, so the sum is done in float64, whatever
-    autocast says (float32 on Apple's ``mps``, which has no float64), and comes back as float32, or as float64
-    for float64 concentrations.
+    Differences of lnΓ lose most digits in single precision once α is large, so the sum is done in float64,
+    whatever autocast says (float32 on Apple's ``mps``, which has no float64), and comes back as float32,
+    or as float64 for float64 concentrations.
 
     Args:
         question_index_groups: first and last index (inclusive) of the answers of each question.
@@ -37,14 +37,15 @@ class MultiquestionLoss(nn.Module):
     gather: Tensor
 
     def __init__(self, question_index_groups: Sequence[tuple[int, int]]) -> None:
+        """Check the groups and prepare the sums."""
         super().__init__()
         groups = check_question_index_groups(question_index_groups)
         answers, questions = groups[-1][1] + 1, len(groups)
         membership = torch.zeros(answers, questions)  # 1 where the answer belongs to the question
         for question, (first, last) in enumerate(groups):
             membership[first : last + 1, question] = 1
-        # The formula is one function of answers, and of questions' totals with the other sign. Two products with
-        # matrices of 0 and ±1 put totals beside the answers, and sum up in the end: exact, and the fewest operations.
+        # The formula is one function of the answers, and of the questions' totals with the other sign.
+        # Products with matrices of 0 and ±1 put the totals beside the answers and sum up in the end.
         spread, gather = [torch.eye(answers), membership], [-membership, torch.eye(questions)]
         self.register_buffer("spread", torch.cat(spread, dim=1), persistent=False)
         self.register_buffer("gather", torch.cat(gather, dim=0), persistent=False)
@@ -68,7 +69,7 @@ class MultiquestionLoss(nn.Module):
 
 
 def get_multiquestion_loss(question_index_groups: Sequence[tuple[int, int]]) -> MultiquestionLoss:
-    """Loss to train with: called with votes and concentrations (galaxies, answers), it gives (galaxies, questions).
+    """Loss to train with: from votes and concentrations (galaxies, answers) it makes (galaxies, questions).
 
     Raises:
         SettingError: the groups do not cover the answers in order.
@@ -83,7 +84,7 @@ def get_multiquestion_loss(question_index_groups: Sequence[tuple[int, int]]) -> 
 def calculate_multiquestion_loss(
     votes: Tensor, concentrations: Tensor, question_index_groups: Sequence[tuple[int, int]]
 ) -> Tensor:
-    """Negative log-likelihood of votes under Dirichlet-multinomials; formula and precision: `MultiquestionLoss`.
+    """Negative log-likelihood of votes, with the formula and precision of `MultiquestionLoss`.
 
     Args:
         votes: (galaxies, answers), counts ≥ 0; floats allowed.

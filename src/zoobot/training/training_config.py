@@ -29,7 +29,17 @@ __all__ = ["TrainConfig", "train_estimator"]
 
 _PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 # settings that may change when a run goes on
-_FREE_SETTINGS = {"log_dir", "epochs", "patience", "max_minutes", "workers", "accelerator", "devices", "resume", "overwrite"}
+_FREE_SETTINGS = {
+    "log_dir",
+    "epochs",
+    "patience",
+    "max_minutes",
+    "workers",
+    "accelerator",
+    "devices",
+    "resume",
+    "overwrite",
+}
 
 
 @dataclass(frozen=True)
@@ -139,9 +149,10 @@ def train_estimator(
     module = EstimatorModule(model, loss or _default_loss(model), train_dataset, test_dataset, config, identity)
     trainer = _make_trainer(model, config, len(train_dataset), description)
     last = folder / LAST_NAME
-    with _quiet_lightning():
+    stopper = next(callback for callback in trainer.callbacks if isinstance(callback, StopOnInterrupt))  # type: ignore[attr-defined]
+    with _quiet_lightning(), stopper:
         trainer.fit(module, ckpt_path=last if config.resume and last.exists() else None, weights_only=True)
-    return _finish(model, trainer, folder)
+    return _finish(model, trainer, folder, finished=not stopper.asked)
 
 
 def _check_fit(model: Model, *datasets: GalaxyDataset) -> None:
@@ -237,13 +248,12 @@ def _choose_precision(config: TrainConfig) -> str:
     return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
 
 
-def _finish(model: Model, trainer: pl.Trainer, folder: Path) -> Model:
+def _finish(model: Model, trainer: pl.Trainer, folder: Path, *, finished: bool) -> Model:
     """Take the best weights back; say in the folder whether the run came to its end."""
     if not (folder / "config.json").exists():
         raise TrainingError(f"training stopped before the first epoch was tested; {folder} holds no model")
     if trainer.is_global_zero:
-        interrupted = any(c.asked for c in trainer.callbacks if isinstance(c, StopOnInterrupt))  # type: ignore[attr-defined]
-        update_metadata(folder, {"finished": not interrupted})
+        update_metadata(folder, {"finished": finished})
         save_learning_curve(folder)
     model.load_state_dict(load_model(folder).state_dict())
     return model.eval()

@@ -1,0 +1,75 @@
+"""The manifest of a folder of shards: what it holds and how it was made."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zoobot.errors import ShardError, ZoobotError
+from zoobot.files import replace_atomically
+from zoobot.schemas import Schema
+
+__all__ = ["MANIFEST_NAME", "SPLITS", "Manifest"]
+
+MANIFEST_NAME = "manifest.json"
+SPLITS = ("train", "test", "unlabelled")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a folder of shards holds and how it was made.
+
+    Attributes:
+        schema: the decision tree whose votes the labelled galaxies carry.
+        image_size: height and width of every image, in pixels.
+        channels: 1 or 3.
+        encoding: ``raw``, ``jpeg`` or ``png``.
+        counts: galaxies in each split.
+        left_out: galaxies whose image could not be read, in each split.
+        settings: what else the shards were made with.
+        complete: false while they are still being written.
+    """
+
+    schema: Schema
+    image_size: int
+    channels: int
+    encoding: str
+    counts: dict[str, int]
+    left_out: dict[str, int] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    complete: bool = True
+
+    @classmethod
+    def load(cls, shard_dir: str | Path) -> "Manifest":
+        """Read the manifest of a folder of shards.
+
+        Raises:
+            ShardError: there is none, or it is not one.
+        """
+        path = Path(shard_dir) / MANIFEST_NAME
+        if not path.is_file():
+            raise ShardError(f"{shard_dir} holds no {MANIFEST_NAME}; make shards there with `zoobot create-shards`")
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            manifest = cls(**{**content, "schema": Schema.from_dict(content["schema"])})
+        except (ValueError, KeyError, TypeError, ZoobotError) as error:
+            raise ShardError(f"{path} is not a manifest of shards: {error}") from error
+        manifest._check(path)
+        return manifest
+
+    def save(self, shard_dir: str | Path) -> None:
+        """Write it into the folder."""
+        content = {**asdict(self), "schema": self.schema.to_dict()}
+        with replace_atomically(Path(shard_dir) / MANIFEST_NAME) as path:
+            path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    def _check(self, path: Path) -> None:
+        good = (
+            isinstance(self.image_size, int)
+            and self.image_size > 0
+            and self.channels in (1, 3)
+            and isinstance(self.counts, dict)
+            and set(self.counts) <= set(SPLITS)
+        )
+        if not good:
+            raise ShardError(f"{path} is not a manifest of shards: its sizes, channels or counts make no sense")
