@@ -12,7 +12,7 @@ from torch import Tensor
 from zoobot.errors import ModelError, SettingError
 from zoobot.estimators.augment import Augment, AugmentConfig, warp
 
-STILL = {"rotate": False, "flip": False, "move": False}
+STILL = {"rotate": False, "flip": False, "move": 0.0}
 
 
 def make_augment(input_size: int, crop_size: int, resize_size: int, **settings: object) -> Augment:
@@ -154,7 +154,7 @@ def test_positions_are_kept_at_any_size(side: int, resize: int) -> None:
 
 def test_rotation_and_flips_leave_a_round_galaxy_alone() -> None:
     images = blob(61, 30, 30, width=6.0).expand(16, -1, -1, -1)
-    augment = make_augment(61, 45, 45, channels=1, move=False).train()
+    augment = make_augment(61, 45, 45, channels=1, move=0.0).train()
     still = augment.eval()(images)
     varied = augment.train()(images, torch.Generator().manual_seed(1))
     torch.testing.assert_close(varied, still, rtol=0, atol=7e-3)  # 2 × (1/8) × curvature 1/6²
@@ -162,7 +162,7 @@ def test_rotation_and_flips_leave_a_round_galaxy_alone() -> None:
 
 def test_every_angle_is_drawn() -> None:
     images = blob(41, 27, 20, width=2.0).expand(400, -1, -1, -1)  # a spot to the right of the centre
-    varied = make_augment(41, 41, 41, channels=1, move=False)(images, torch.Generator().manual_seed(0))
+    varied = make_augment(41, 41, 41, channels=1, move=0.0)(images, torch.Generator().manual_seed(0))
     angles = np.array([math.atan2(y, x) for x, y in map(centroid, varied[:, 0])])
     counts = np.histogram(angles, bins=8, range=(-math.pi, math.pi))[0]
     assert (counts > 25).all()  # 50 expected; 25 is 3.8 standard deviations fewer
@@ -172,7 +172,7 @@ def test_every_angle_is_drawn() -> None:
 
 def test_every_flip_is_drawn() -> None:
     images = blob(41, 27, 24, width=2.0).expand(100, -1, -1, -1)
-    flipped = make_augment(41, 41, 41, channels=1, move=False, rotate=False)(images, torch.Generator().manual_seed(0))
+    flipped = make_augment(41, 41, 41, channels=1, move=0.0, rotate=False)(images, torch.Generator().manual_seed(0))
     places = {(round(41 * x), round(41 * y)) for x, y in map(centroid, flipped[:, 0])}
     assert places == {(7, 4), (-7, 4), (7, -4), (-7, -4)}
 
@@ -222,7 +222,7 @@ def test_the_generator_decides() -> None:
 
 def test_switching_one_variation_off_leaves_the_others() -> None:
     images = random_images(24, count=4)
-    settings = {"rotate": False, "flip": True, "move": False}
+    settings = {"rotate": False, "flip": True, "move": 0.0}
     flips = make_augment(24, 24, 24, **settings)(images, torch.Generator().manual_seed(0))
     zoomed = make_augment(24, 24, 24, zoom=(1.0, 1.0 + 1e-7), **settings)
     torch.testing.assert_close(flips, zoomed(images, torch.Generator().manual_seed(0)), rtol=0, atol=1e-4)

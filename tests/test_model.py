@@ -176,7 +176,7 @@ def test_samples_average_to_the_whole_network() -> None:
 
 
 def test_dropout_is_for_training() -> None:
-    model = make_model(dropout_rate=0.5, rotate=False, flip=False, move=False)
+    model = make_model(dropout_rate=0.5, rotate=False, flip=False, move=0.0)
     images = make_images()
     assert not torch.equal(model.train()(images), model(images))
     assert torch.equal(model.eval()(images), model(images))

@@ -148,7 +148,7 @@ def test_unreadable_images_are_rows_of_a_second_table(catalog, model_dir, tmp_pa
 def test_if_no_image_can_be_read_it_says_so(model_dir, tmp_path):
     catalog = tmp_path / "c.csv"
     catalog.write_text("id_str,file_loc\na,nowhere.png\n")
-    with pytest.raises(PredictionError, match=r"not one of 1 images .* nowhere\.png"):
+    with pytest.raises(PredictionError, match=r"not one of 1 images .*nowhere\.png"):
         predict(checkpoint_dir=model_dir, catalog=catalog, save_loc=tmp_path / "p.csv")
     assert failed_path(tmp_path / "p.csv").exists()
 
@@ -223,11 +223,9 @@ def test_evaluation_joins_by_name_whatever_the_order(catalog, predictions, schem
     votes = pd.read_csv(catalog).sample(frac=1, random_state=0).drop(columns="file_loc")
     votes.to_csv(tmp_path / "votes.csv", index=False)
     expected = evaluate(predictions, catalog, schema=schema)
-    assert (
-        evaluate(predictions, tmp_path / "votes.csv", schema=schema)["questions"]
-        == pytest.approx(expected["questions"], rel=1e-9)
-        or evaluate(predictions, tmp_path / "votes.csv", schema=schema) == expected
-    )
+    scores = evaluate(predictions, tmp_path / "votes.csv", schema=schema)
+    for question in schema.question_names:
+        assert scores["questions"][question] == pytest.approx(expected["questions"][question], rel=1e-9)
     votes.iloc[:30].to_csv(tmp_path / "votes.csv", index=False)
     scores = evaluate(predictions, tmp_path / "votes.csv", schema=schema)
     assert (scores["galaxies"], scores["without_votes"]) == (30, 10)
@@ -253,8 +251,8 @@ def test_tables_that_do_not_fit_are_refused(predictions, catalog, schema, tmp_pa
         evaluate(predictions, tmp_path / "other.csv", schema=schema)
     with pytest.raises(CatalogError, match="smooth-or-featured-gz2_smooth"):
         evaluate(predictions, catalog, schema=schemas.load("gz2"))
+    pd.concat([pd.read_parquet(predictions)] * 2).to_csv(tmp_path / "twice.csv", index=False)
     with pytest.raises(PredictionError, match="no table of predictions"):
-        pd.concat([pd.read_parquet(predictions)] * 2).to_csv(tmp_path / "twice.csv", index=False)
         evaluate(tmp_path / "twice.csv", catalog, schema=schema)
 
 

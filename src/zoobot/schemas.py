@@ -268,10 +268,11 @@ class Schema:
         return {index: parents[index] for index in graphlib.TopologicalSorter(parents).static_order()}
 
     def _find_overlaps(self) -> Iterator[str]:
-        """Find questions that one volunteer may be led to twice: adding chances would count that one double.
+        """Find questions that one volunteer might be led to twice: adding chances would count that one double.
 
         Whoever is asked a question gave one of the ``needed`` answers to each of some questions before it.
-        Two ways to a question exclude each other if they need different answers to the same question.
+        Two ways to a question exclude each other if they need different answers to the same question. Where
+        branches have met again only what all of them need is kept, so a rare tree without fault is refused.
         """
         labels = self.label_cols
         needed: dict[int, dict[int, set[int]]] = {}
@@ -284,8 +285,8 @@ class Schema:
                     first, second = (labels[min(list(way.values())[-1])] for way in (one, other))
                     yield (
                         f"question {_show(self.questions[index].name)} is asked after {_show(first)} and "
-                        f"{_show(second)}, and a volunteer may give both; expected answers that exclude each "
-                        "other: of one question, or on different branches"
+                        f"{_show(second)}, and a volunteer might give both; expected answers of one question, or "
+                        "on branches that follow different answers to one question"
                     )
 
 

@@ -50,7 +50,7 @@ def create_shards(
 
         zoobot create-shards --labelled-catalog catalog.csv --shard-dir shards --schema gz2 --img-size 300
 
-        zoobot create-shards --labelled-catalog catalog.csv --shard-dir debug --img-size 32 --max-labelled 500 --eval-size 100
+        zoobot create-shards --labelled-catalog catalog.csv --shard-dir debug --img-size 32 --max-labelled 500
     """
     from zoobot import schemas
     from zoobot.data import shard_writing

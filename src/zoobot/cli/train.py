@@ -30,6 +30,8 @@ def train(
         int | None,
         typer.Option(help="Side of what the encoder sees.", show_default="the crop size"),
     ] = None,
+    move: Annotated[float, typer.Option(help="Crop off the centre, by up to this share of the room there is.")] = 1.0,
+    zoom: Annotated[tuple[float, float], typer.Option(help="Magnify by between these.")] = (1.0, 1.0),
     dropout_rate: Annotated[float, typer.Option(help="Dropout before the last layer.")] = 0.2,
     learning_rate: Annotated[float, typer.Option(help="At its height.")] = 1e-3,
     weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 0.05,
@@ -89,6 +91,8 @@ def train(
         resize_size=resize_size,
         encoder=encoder,
         dropout_rate=dropout_rate,
+        move=move,
+        zoom=zoom,
     )
     training_config.train_estimator(model, config, train_dataset, test_dataset)
     typer.echo(f"{save_dir}: the best model, history.csv and learning_curve.png")

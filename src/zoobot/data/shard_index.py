@@ -25,7 +25,7 @@ def index_path(tfrecord_path: str | Path) -> Path:
 
 
 def load_index(path: str | Path) -> pa.Table:
-    """The index of a TFRecord file: the one beside it if it fits the file, else one made now and saved if that is allowed.
+    """The index of a TFRecord file: the one beside it if it fits the file, else one made now, and saved if possible.
 
     Raises:
         ShardError: the file is missing, torn, corrupt or not of galaxies.
@@ -51,8 +51,8 @@ def index_tfrecord(path: str | Path) -> pa.Table:
     """Walk a TFRecord file, verify every checksum, and find each galaxy's image and votes.
 
     Returns:
-        One row a galaxy: ``id_str``, the ``start`` and ``end`` of its image in the file in bytes, ``height``, ``width``,
-        ``channels``, and a float32 column for every feature that is one number.
+        One row a galaxy: ``id_str``, the ``start`` and ``end`` of its image in the file in bytes, ``height``,
+        ``width``, ``channels``, and a float32 column for every feature that is one number.
 
     Raises:
         ShardError: a record is torn, corrupt, or not of a galaxy; the message names it.

@@ -112,7 +112,7 @@ class ShardDataset(Dataset[Batch]):
         out[:] = images.decode_image(span.tobytes(), name=self._name(position), size=height, channels=channels)
 
     def _map(self, file: int) -> NDArray[np.uint8]:
-        """The file's memory map; the longest unused is closed when many are open, as processes may open only so many."""
+        """The file's memory map; a process may hold only so many, so the longest unused is closed."""
         if file in self._maps:
             self._maps.move_to_end(file)
         else:

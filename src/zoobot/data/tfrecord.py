@@ -61,7 +61,7 @@ class Feature(NamedTuple):
     """Where the values of one feature lie in a buffer, in bytes.
 
     For ``bytes`` the span is that of the first value itself, without its tag and length;
-    for ``float`` and ``int64`` it is that of the whole list, to be given to :func:`read_floats` or :func:`read_integers`.
+    for ``float`` and ``int64`` it is that of the whole list, for :func:`read_floats` or :func:`read_integers`.
     """
 
     kind: Kind
@@ -75,7 +75,7 @@ class Feature(NamedTuple):
 def encode_example(features: Mapping[str, FeatureValue]) -> bytes:
     """Serialise one galaxy's features as a ``tf.train.Example``, features in alphabetical order.
 
-    Text and bytes become a list of bytes, whole numbers a list of int64, and other numbers a list of float32, of one value each.
+    Text and bytes become a list of bytes, whole numbers one of int64, other numbers one of float32, each of one value.
 
     >>> example = encode_example({"height": 64, "smooth": 5.0})
     >>> {name: feature.kind for name, feature in scan_example(np.frombuffer(example, np.uint8)).items()}

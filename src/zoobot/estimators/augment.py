@@ -39,8 +39,8 @@ class AugmentConfig:
     """Train with rotation by any angle."""
     flip: bool = True
     """Train with flips."""
-    move: bool = True
-    """Train with crops anywhere in the image, not only at the centre."""
+    move: float = 1.0
+    """Train with crops off the centre, by up to this share of the room there is; 0 keeps them there."""
     zoom: tuple[float, float] = (1.0, 1.0)
     """Train with a magnification between these, drawn evenly in its logarithm."""
     mean: tuple[float, ...] = (0.0,)
@@ -61,9 +61,11 @@ class AugmentConfig:
             yield f"{name}: got {getattr(self, name)!r}, expected a whole number from 1 to {_LARGEST}"
         if not faulty and self.crop_size > self.input_size:
             yield f"crop_size: got {self.crop_size}, expected at most input_size, {self.input_size}"
-        for name in ("rotate", "flip", "move"):
+        for name in ("rotate", "flip"):
             if not isinstance(getattr(self, name), bool):
                 yield f"{name}: got {getattr(self, name)!r}, expected True or False"
+        if not (_are_numbers((self.move,)) and 0 <= self.move <= 1):
+            yield f"move: got {self.move!r}, expected a number from 0 to 1"
         if not (_are_numbers(self.zoom) and len(self.zoom) == 2 and 0 < self.zoom[0] <= self.zoom[1]):
             yield f"zoom: got {self.zoom!r}, expected (lowest, highest) magnification, such as (0.9, 1.2)"
         for name in ("mean", "std"):
@@ -200,7 +202,7 @@ class Augment(nn.Module):
 
     def _varies(self) -> bool:
         config = self.config
-        return self.training and (config.rotate or config.flip or config.move or config.zoom != (1.0, 1.0))
+        return self.training and (config.rotate or config.flip or config.move > 0 or config.zoom != (1.0, 1.0))
 
     def _resample(self, pixels: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
         """Crop and resize uint8 or float (batch, channels, side, side) to float32."""

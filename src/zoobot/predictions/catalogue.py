@@ -34,10 +34,10 @@ def make_catalogue(
         keep_concentrations: add the concentrations themselves.
 
     Returns:
-        Columns ``id_str``, ``file_loc``; for each answer ``<answer>_fraction`` (the expected vote fraction), ``_fraction_lower``
-        and ``_fraction_upper`` (the 90% credible interval of the mixture over samples, equal-tailed); for each question
-        ``<question>_proportion_asked`` (the expected share of volunteers who are asked it, mean over samples); and if kept
-        ``<answer>_concentration``, or ``<answer>_concentration_0``, ``_1``, … where there are several samples. All float32.
+        Columns ``id_str``, ``file_loc``; for each answer ``<answer>_fraction`` (the expected vote fraction),
+        ``_fraction_lower`` and ``_fraction_upper`` (the equal-tailed 90% credible interval of the mixture over
+        samples); for each question ``<question>_proportion_asked`` (the expected share of volunteers who are asked
+        it); if kept, ``<answer>_concentration``, or ``_concentration_0``, ``_1``, … of several samples. All float32.
     """
     groups = schema.question_index_groups
     fractions = dirichlet.expected_fractions(concentrations, groups)

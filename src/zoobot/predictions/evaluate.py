@@ -52,14 +52,14 @@ def evaluate(
         catalog: a table with ``id_str`` and votes.
         save_loc: where to write the scores as JSON.
         schema: the decision tree; found among the known ones by the predictions' columns when left out.
-        fractions: a table of measured cumulative fractions (of everyone who looked, not of those who were asked): ``id_str``
-            and a column for each answer, or the Kaggle Galaxy Challenge's own ``GalaxyID``, ``Class1.1``, ….
+        fractions: a table of measured cumulative fractions (of everyone who looked, not of those who were asked):
+            ``id_str`` and a column for each answer, or the Kaggle Galaxy Challenge's ``GalaxyID``, ``Class1.1``, ….
 
     Returns:
         ``schema``, ``galaxies`` (scored), ``without_votes`` (predicted, but not in the catalog),
         the entries of :func:`zoobot.stats.metrics.evaluate_predictions`, and, with ``fractions``, ``cumulative``:
-        the RMS error of all cumulative fractions, and that of predicting the mean votes. Baselines predict the mean votes of the
-        whole catalog.
+        the RMS error of all cumulative fractions, and that of predicting the mean votes.
+        Baselines predict the mean votes of the whole catalog.
 
     Raises:
         PredictionError: the tables do not fit each other or the schema.
@@ -140,8 +140,8 @@ def _read_cumulative(fractions: str | Path, schema: Schema) -> tuple[pd.DataFram
     missing = [name for name in ("id_str", *schema.label_cols) if name not in table.columns]
     if missing:
         raise PredictionError(
-            f"{fractions} lacks {', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}; it needs id_str and a column "
-            f"for each answer of {schema.name}, or the Kaggle Galaxy Challenge's columns (of schema gz2_full)"
+            f"{fractions} lacks {', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}; it needs id_str and a "
+            f"column for each answer of {schema.name}, or the Kaggle Galaxy Challenge's columns (of schema gz2_full)"
         )
     return table.assign(id_str=table["id_str"].astype(str)).set_index("id_str")[schema.label_cols], everyone_asked
 

@@ -151,8 +151,8 @@ def predict_dataset(
     """Predict every galaxy of a dataset.
 
     Returns:
-        Concentrations, (galaxies, samples, answers) float32, and for each galaxy why its image could not be read, if so;
-        its concentrations are then NaN.
+        Concentrations, (galaxies, samples, answers) float32, and why each galaxy's image could not be read (empty if it
+        could); the concentrations of such a galaxy are NaN.
     """
     device = device or _best_device()
     model = model.to(device).eval()
@@ -203,7 +203,7 @@ def _check_against_model(config: PredictConfig, model: Model) -> Schema:
         raise SettingError(f"the model in {config.checkpoint_dir} has no schema; give the one it was trained for")
     if config.schema is not None and config.schema.label_cols != schema.label_cols:
         raise SettingError(
-            f"schema {config.schema.name} has other answers than the model's, {schema.name}; leave it out to use the model's"
+            f"schema {config.schema.name} has other answers than the model's, {schema.name}; leave it out"
         )
     if len(schema.label_cols) != model.config.output_dim:
         raise SettingError(

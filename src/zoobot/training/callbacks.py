@@ -1,7 +1,6 @@
 """What happens around the steps of training: the best model is kept, the run saved, shown and stopped."""
 
 import contextlib
-import os
 import signal
 import threading
 import time
@@ -116,7 +115,7 @@ class SaveLast(pl.Callback):
         temporary = self._path.with_name(f".tmp-{self._path.name}")
         trainer.save_checkpoint(temporary)
         if trainer.is_global_zero:
-            os.replace(temporary, self._path)
+            temporary.replace(self._path)
 
 
 class StopOnTime(pl.Callback):

@@ -58,8 +58,8 @@ class EpochSampler(Sampler[int]):
 class EstimatorModule(pl.LightningModule):
     """The training of one model.
 
-    Every random choice of a step (augmentation, dropout) is drawn from a seed made of the run's seed and the step's number,
-    and every epoch's order from the epoch's number, so that a resumed run repeats what an unbroken one does.
+    Every random choice of a step (augmentation, dropout) is drawn from a seed made of the run's seed and the step's
+    number, and every epoch's order from the epoch's number, so that a resumed run repeats what an unbroken one does.
 
     Args:
         model: the model.
@@ -213,7 +213,8 @@ class EstimatorModule(pl.LightningModule):
         ]
         if other:
             raise TrainingError(
-                f"the run to resume had another {' and '.join(other)}; resume with the same, or begin anew with --overwrite"
+                f"the run to resume had another {' and '.join(other)}; "
+                "resume with the same, or begin anew with --overwrite"
             )
         self.minutes_before = checkpoint["minutes"]
         self._started = time.monotonic()

@@ -15,6 +15,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from zoobot.data.datasets import GalaxyDataset
 from zoobot.errors import ModelError, SettingError, TrainingError
@@ -53,9 +54,9 @@ class TrainConfig:
         batch_size: galaxies a step, on each device.
         learning_rate: of AdamW at its height; it warms up for a twentieth of the run, then falls to zero like a cosine.
         weight_decay: of AdamW, on everything but biases and normalisation.
-        ema_decay: keep a running mean of the weights with this memory (0.999, say), and test and save that; off when left out.
+        ema_decay: keep, test and save a running mean of the weights with this memory (0.999, say); off when left out.
         max_minutes: stop after this time; the learning rate falls so as to reach zero then.
-        precision: ``32-true``, ``bf16-mixed``, ``16-mixed``; ``auto`` is bf16-mixed where the accelerator computes in it.
+        precision: ``32-true``, ``bf16-mixed``, ``16-mixed``; ``auto`` is bf16-mixed on a GPU that computes in it.
         accelerator: ``auto``, ``cpu``, ``gpu``, ``mps``, …, as Lightning calls them.
         devices: how many of them, or ``auto``.
         workers: processes that read ahead; chosen by the machine when left out.
@@ -116,7 +117,7 @@ def train_estimator(
 ) -> Model:
     """Train a model; its best weights are returned, and saved in ``config.log_dir`` as a model folder.
 
-    An interrupted run, called again with ``resume``, goes on after its last whole epoch and ends as an unbroken one would.
+    An interrupted run, called again with ``resume``, goes on after its last whole epoch and ends as an unbroken one.
 
     Args:
         model: from :func:`zoobot.estimators.define_model.get_model`; it is trained in place.
@@ -131,8 +132,7 @@ def train_estimator(
     """
     folder = Path(config.log_dir)
     _check_fit(model, train_dataset, test_dataset)
-    if not config.resume:
-        _clear_folder(folder, overwrite=config.overwrite)
+    loss = loss or _default_loss(model)
     settings = {name: value for name, value in asdict(config).items() if name not in ("resume", "overwrite", "log_dir")}
     description = {
         "training": settings,
@@ -146,8 +146,10 @@ def train_estimator(
     if config.resume and _is_finished(folder, description):
         model.load_state_dict(load_model(folder).state_dict())
         return model
-    module = EstimatorModule(model, loss or _default_loss(model), train_dataset, test_dataset, config, identity)
+    module = EstimatorModule(model, loss, train_dataset, test_dataset, config, identity)
     trainer = _make_trainer(model, config, len(train_dataset), description)
+    if not config.resume:
+        _clear_folder(folder, overwrite=config.overwrite)
     last = folder / LAST_NAME
     stopper = next(callback for callback in trainer.callbacks if isinstance(callback, StopOnInterrupt))  # type: ignore[attr-defined]
     with _quiet_lightning(), stopper:
@@ -225,20 +227,26 @@ def _make_trainer(model: Model, config: TrainConfig, galaxies: int, metadata: di
     if config.max_minutes is not None:
         callbacks.append(StopOnTime(config.max_minutes))
     callbacks += [StopOnInterrupt(), SaveLast(folder), ShowProgress(config.epochs, galaxies)]
-    with _quiet_lightning():
-        return pl.Trainer(
-            accelerator=config.accelerator,
-            devices=config.devices,
-            precision=_choose_precision(config),  # type: ignore[arg-type]
-            max_epochs=config.epochs if config.epochs is not None else -1,
-            callbacks=callbacks,
-            logger=TensorBoardLogger(folder, name="tensorboard", version=""),
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            benchmark=True,
-        )
+    try:
+        with _quiet_lightning():
+            return pl.Trainer(
+                accelerator=config.accelerator,
+                devices=config.devices,
+                precision=_choose_precision(config),  # type: ignore[arg-type]
+                max_epochs=config.epochs if config.epochs is not None else -1,
+                callbacks=callbacks,
+                logger=TensorBoardLogger(folder, name="tensorboard", version=""),
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                num_sanity_val_steps=0,
+                benchmark=True,
+            )
+    except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+        raise SettingError(
+            f"accelerator {config.accelerator!r}, devices {config.devices!r} and precision {config.precision!r} "
+            f"do not work here: {error}"
+        ) from error
 
 
 def _choose_precision(config: TrainConfig) -> str:

@@ -1,0 +1,33 @@
+"""Step 3: predict how volunteers would vote on new images.
+
+python examples/make_predictions.py --checkpoint-dir model --folder images --save-loc predictions.csv
+"""
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+from zoobot.predictions import predict_on_images
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint-dir", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--file-format", default="png")
+    parser.add_argument("--save-loc", type=Path, default=Path("predictions.csv"))
+    arguments = parser.parse_args()
+
+    done = predict_on_images.predict(
+        checkpoint_dir=arguments.checkpoint_dir,
+        folder_to_predict=arguments.folder,
+        file_format=arguments.file_format,
+        save_loc=arguments.save_loc,
+        n_samples=5,
+    )
+    print(pd.read_csv(done.save_loc).filter(regex="id_str|_fraction$").head().to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()

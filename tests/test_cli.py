@@ -1,0 +1,164 @@
+"""The command line from end to end: the guide's steps, the examples, and every bad input in a line or two."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from zoobot import schemas
+from zoobot.cli import main as cli
+
+
+def run(monkeypatch, capsys, *arguments) -> tuple[int, str, str]:
+    """Run the command line in this process: exit code, standard output and standard error."""
+    monkeypatch.setattr(sys, "argv", ["zoobot", *map(str, arguments)])
+    try:
+        cli.main()
+        code = 0
+    except SystemExit as stop:
+        code = stop.code or 0
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.mark.slow
+def test_the_whole_journey(monkeypatch, capsys, catalog, tree, tmp_path):
+    shards, model, table = tmp_path / "shards", tmp_path / "model", tmp_path / "p.parquet"
+    steps = [
+        f"create-shards --labelled-catalog {catalog} --shard-dir {shards} --schema {tree} --img-size 32 --greyscale",
+        f"check-shards {shards}",
+        f"train --shard-dir {shards} --save-dir {model} --encoder test_resnet --epochs 2 --batch-size 16",
+        f"predict --checkpoint-dir {model} --catalog {catalog} --save-loc {table}",
+        f"evaluate --predictions {table} --catalog {catalog} --schema {tree} --save-loc {tmp_path / 'm.json'}",
+    ]
+    for step in steps:
+        code, out, err = run(monkeypatch, capsys, *step.split())
+        assert code == 0, err
+        assert "Error" not in err
+    assert "tilt" in out
+    assert len(pd.read_parquet(table)) == 40
+
+
+@pytest.mark.slow
+def test_the_examples_run(catalog, tree, tmp_path):
+    examples = Path(__file__).parents[1] / "examples"
+    steps = [
+        f"create_shards.py --labelled-catalog {catalog} --shard-dir {tmp_path / 's'} --schema {tree} --img-size 32",
+        f"train_model.py --shard-dir {tmp_path / 's'} --save-dir {tmp_path / 'm'} --epochs 1 --encoder test_resnet",
+        f"make_predictions.py --checkpoint-dir {tmp_path / 'm'} --folder {catalog.parent / 'images'}"
+        f" --save-loc {tmp_path / 'p.csv'}",
+    ]
+    for step in steps:
+        script, *arguments = step.split()
+        subprocess.run([sys.executable, str(examples / script), *arguments], check=True, cwd=tmp_path)
+    assert len(pd.read_csv(tmp_path / "p.csv")) == 40
+
+
+def test_schemas_are_listed_and_drawn(monkeypatch, capsys, tree):
+    code, out, _ = run(monkeypatch, capsys, "schemas")
+    assert code == 0
+    assert all(name in out for name in schemas.available())
+    code, out, _ = run(monkeypatch, capsys, "schemas", tree)
+    assert code == 0
+    assert out.index("shape") < out.index("tilt") < out.index("lying")
+
+
+@pytest.mark.parametrize("command", ["create-shards", "check-shards", "train", "predict", "evaluate", "schemas"])
+def test_every_command_has_help_with_an_example(monkeypatch, capsys, command):
+    code, out, _ = run(monkeypatch, capsys, command, "--help")
+    assert code == 0
+    assert f"zoobot {command}" in out
+
+
+BAD_CATALOGS = {
+    "no such file": None,
+    "no rows": "id_str,file_loc,shape_round,shape_flat,tilt_upright,tilt_lying,tilt_unclear\n",
+    "missing columns": "id_str,file_loc,shape_round\na,{image},1\n",
+    "duplicate ids": "{header}\na,{image},1,1,1,1,1\na,{image},1,1,1,1,1\n",
+    "missing id": "{header}\n,{image},1,1,1,1,1\n",
+    "negative votes": "{header}\na,{image},-1,1,1,1,1\n",
+    "missing votes": "{header}\na,{image},,1,1,1,1\n",
+    "votes in words": "{header}\na,{image},many,1,1,1,1\n",
+    "no such image": "{header}\na,nowhere.png,1,1,1,1,1\n",
+}
+
+
+@pytest.mark.parametrize("fault", BAD_CATALOGS)
+def test_bad_catalogs(monkeypatch, capsys, catalog, tree, tmp_path, fault):
+    path = tmp_path / "bad.csv"
+    if (text := BAD_CATALOGS[fault]) is not None:
+        header = "id_str,file_loc,shape_round,shape_flat,tilt_upright,tilt_lying,tilt_unclear"
+        path.write_text(text.format(header=header, image=catalog.parent / "images" / "J0001.png"))
+    code, _, err = run(
+        monkeypatch,
+        capsys,
+        "create-shards",
+        "--labelled-catalog",
+        path,
+        "--shard-dir",
+        tmp_path / "s",
+        "--schema",
+        tree,
+    )
+    assert_clear(code, err)
+    assert not (tmp_path / "s").exists()
+
+
+def bad_commands(catalog: Path, tree: Path, shard_dir: Path, model_dir: Path, tmp_path: Path) -> dict[str, str]:
+    create = f"create-shards --labelled-catalog {catalog} --schema {tree} --shard-dir"
+    predict = f"predict --checkpoint-dir {model_dir} --save-loc {tmp_path / 'p.csv'}"
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "cycle.toml").write_text(
+        '[[question]]\nname = "a"\nanswers = ["x", "y"]\nasked_after = ["b_x"]\n'
+        '[[question]]\nname = "b"\nanswers = ["x", "y"]\nasked_after = ["a_x"]\n'
+    )
+    (tmp_path / "catalog.txt").write_text("id_str file_loc")
+    return {
+        "unknown schema": f"create-shards --labelled-catalog {catalog} --shard-dir {tmp_path / 's'} --schema gz_decal",
+        "cyclic tree": f"schemas {tmp_path / 'cycle.toml'}",
+        "another schema's votes": f"create-shards --labelled-catalog {catalog} --shard-dir {tmp_path / 's'} --schema gz2",
+        "suffix": f"create-shards --labelled-catalog {tmp_path / 'catalog.txt'} --shard-dir {tmp_path / 's'}",
+        "eval size": f"{create} {tmp_path / 's'} --eval-size 40",
+        "image size": f"{create} {tmp_path / 's'} --img-size 0",
+        "encoding": f"{create} {tmp_path / 's'} --encoding gif",
+        "image root": f"{create} {tmp_path / 's'} --image-root {tmp_path / 'nowhere'}",
+        "other shards there": f"{create} {shard_dir} --img-size 31",
+        "not shards": f"check-shards {tmp_path / 'empty'}",
+        "train on nothing": f"train --shard-dir {tmp_path / 'empty'} --save-dir {tmp_path / 'm'}",
+        "unknown encoder": f"train --shard-dir {shard_dir} --save-dir {tmp_path / 'm'} --encoder resnet19",
+        "crop too large": f"train --shard-dir {shard_dir} --save-dir {tmp_path / 'm'} --crop-size 33",
+        "a model is there": f"train --shard-dir {shard_dir} --save-dir {model_dir} --encoder test_resnet",
+        "precision": f"train --shard-dir {shard_dir} --save-dir {tmp_path / 'm'} --precision half",
+        "accelerator": f"train --shard-dir {shard_dir} --save-dir {tmp_path / 'm'} --accelerator quantum",
+        "no model": f"predict --checkpoint-dir {tmp_path / 'empty'} --catalog {catalog} --save-loc {tmp_path / 'p.csv'}",
+        "no source": predict,
+        "two sources": f"{predict} --catalog {catalog} --folder {tmp_path / 'empty'}",
+        "no images": f"{predict} --folder {tmp_path / 'empty'}",
+        "no folder": f"{predict} --folder {tmp_path / 'nowhere'}",
+        "file format": f"{predict} --folder {catalog.parent / 'images'} --file-format tiff",
+        "output suffix": f"predict --checkpoint-dir {model_dir} --catalog {catalog} --save-loc {tmp_path / 'p.xls'}",
+        "no predictions": f"evaluate --predictions {tmp_path / 'p.csv'} --catalog {catalog} --save-loc {tmp_path / 'm.json'}",
+        "not predictions": f"evaluate --predictions {catalog} --catalog {catalog} --save-loc {tmp_path / 'm.json'}",
+    }
+
+
+def test_bad_commands(monkeypatch, capsys, catalog, tree, shard_dir, model_dir, tmp_path):
+    before = {
+        path: path.read_bytes() for folder in (shard_dir, model_dir) for path in folder.rglob("*") if path.is_file()
+    }
+    for name, command in bad_commands(catalog, tree, shard_dir, model_dir, tmp_path).items():
+        code, _, err = run(monkeypatch, capsys, *command.split())
+        assert_clear(code, err, name)
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["catalog.txt", "cycle.toml", "empty"]
+
+
+def assert_clear(code: int, err: str, name: str = "") -> None:
+    assert code == 2, f"{name}: {code} {err}"
+    assert "Traceback" not in err, name
+    assert err.startswith("Error: "), f"{name}: {err}"
+    assert 20 < len(err) < 700, f"{name}: {err}"
+    assert err.count("\n") <= 3, f"{name}: {err}"
+    print(name, err)
