@@ -109,6 +109,7 @@ def test_bad_catalogs(monkeypatch, capsys, catalog, tree, tmp_path, fault):
 def bad_commands(catalog: Path, tree: Path, shard_dir: Path, model_dir: Path, tmp_path: Path) -> dict[str, str]:
     create = f"create-shards --labelled-catalog {catalog} --schema {tree} --shard-dir"
     predict = f"predict --checkpoint-dir {model_dir} --save-loc {tmp_path / 'p.csv'}"
+    evaluate = f"evaluate --catalog {catalog} --save-loc {tmp_path / 'm.json'} --predictions"
     (tmp_path / "empty").mkdir()
     (tmp_path / "cycle.toml").write_text(
         '[[question]]\nname = "a"\nanswers = ["x", "y"]\nasked_after = ["b_x"]\n'
@@ -118,7 +119,7 @@ def bad_commands(catalog: Path, tree: Path, shard_dir: Path, model_dir: Path, tm
     return {
         "unknown schema": f"create-shards --labelled-catalog {catalog} --shard-dir {tmp_path / 's'} --schema gz_decal",
         "cyclic tree": f"schemas {tmp_path / 'cycle.toml'}",
-        "another schema's votes": f"create-shards --labelled-catalog {catalog} --shard-dir {tmp_path / 's'} --schema gz2",
+        "another schema's votes": f"{create} {tmp_path / 's'} --schema gz2",
         "suffix": f"create-shards --labelled-catalog {tmp_path / 'catalog.txt'} --shard-dir {tmp_path / 's'}",
         "eval size": f"{create} {tmp_path / 's'} --eval-size 40",
         "image size": f"{create} {tmp_path / 's'} --img-size 0",
@@ -139,8 +140,8 @@ def bad_commands(catalog: Path, tree: Path, shard_dir: Path, model_dir: Path, tm
         "no folder": f"{predict} --folder {tmp_path / 'nowhere'}",
         "file format": f"{predict} --folder {catalog.parent / 'images'} --file-format tiff",
         "output suffix": f"predict --checkpoint-dir {model_dir} --catalog {catalog} --save-loc {tmp_path / 'p.xls'}",
-        "no predictions": f"evaluate --predictions {tmp_path / 'p.csv'} --catalog {catalog} --save-loc {tmp_path / 'm.json'}",
-        "not predictions": f"evaluate --predictions {catalog} --catalog {catalog} --save-loc {tmp_path / 'm.json'}",
+        "no predictions": f"{evaluate} {tmp_path / 'p.csv'}",
+        "not predictions": f"{evaluate} {catalog}",
     }
 
 
@@ -161,4 +162,3 @@ def assert_clear(code: int, err: str, name: str = "") -> None:
     assert err.startswith("Error: "), f"{name}: {err}"
     assert 20 < len(err) < 700, f"{name}: {err}"
     assert err.count("\n") <= 3, f"{name}: {err}"
-    print(name, err)

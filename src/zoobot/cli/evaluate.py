@@ -42,19 +42,27 @@ def evaluate(
     typer.echo(f"{save_loc}: all of it")
 
 
+_MEASURES = {
+    "loss": "loss",
+    "mean abs.": "mean_absolute_error",
+    "RMS": "rms_error",
+    "accuracy": "accuracy",
+    "sure": "confident_accuracy",
+}
+
+
 def _print_scores(scores: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("question", box=None, title=f"{scores['galaxies']} galaxies; in brackets the mean-vote baseline")
-    for heading in ("galaxies", "loss", "mean abs. error", "RMS error", "accuracy", "if confident"):
+    table = Table(box=None, title=f"{scores['galaxies']} galaxies, and (grey) a baseline that predicts the mean votes")
+    table.add_column("question", no_wrap=True)
+    for heading in ("galaxies", *_MEASURES):
         table.add_column(heading, justify="right")
     for name, row in {**scores["questions"], "all questions": scores["all_questions"]}.items():
-        cells = (
-            _with_baseline(row, measure)
-            for measure in ("loss", "mean_absolute_error", "rms_error", "accuracy", "confident_accuracy")
-        )
-        table.add_row(name, str(row["galaxies"]), *cells)
+        table.add_row(name, str(row["galaxies"]), *(_number(row[measure]) for measure in _MEASURES.values()))
+        baseline = (_number(row[f"baseline_{measure}"]) for measure in _MEASURES.values())
+        table.add_row("", "", *baseline, style="bright_black")
     console = Console()
     console.print(table)
     if scores["all_questions"]["loss"] is None:
@@ -64,14 +72,10 @@ def _print_scores(scores: Mapping[str, Any]) -> None:
     if "cumulative" in scores:
         found = scores["cumulative"]
         console.print(
-            f"RMS error of cumulative fractions: {found['rms_error']:.4f} [{found['baseline_rms_error']:.4f}] "
-            f"over {found['galaxies']} galaxies",
-            markup=False,
+            f"RMS error of cumulative fractions: {found['rms_error']:.4f}, of the mean votes "
+            f"{found['baseline_rms_error']:.4f}, over {found['galaxies']} galaxies"
         )
 
 
-def _with_baseline(row: Mapping[str, Any], measure: str) -> str:
-    if row[measure] is None and row[f"baseline_{measure}"] is None:
-        return "–"
-    value = "–" if row[measure] is None else f"{row[measure]:.3f}"
-    return rf"{value} \[{row[f'baseline_{measure}']:.3f}]"
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

@@ -193,6 +193,7 @@ class EstimatorModule(pl.LightningModule):
                 {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
             ],
             lr=self.settings.learning_rate,
+            fused=self.device.type in ("cpu", "cuda"),
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
