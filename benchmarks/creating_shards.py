@@ -39,7 +39,7 @@ def read_all(paths: list[Path]) -> None:
 def read_all_with_pillow(paths: list[Path]) -> None:
     for path in paths:
         with Image.open(path) as image:
-            np.asarray(image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR, reducing_gap=None))
+            np.asarray(image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR))
 
 
 def decode_all_with_pillow(paths: list[Path]) -> None:

@@ -1,24 +1,24 @@
 """Decoding PNG or JPEG files: every decoder that is installed, on one thread, on two, and in two processes.
 
-Run ``python benchmarks/decoding.py --folder FOLDER --file-format png``; it prints a markdown table of
-milliseconds per image, medians of rounds in which all take turns. Decoders that Zoobot does not need take
-part where installed: ``pip install imagecodecs pyspng pyvips pyvips-binary``.
+Run ``python benchmarks/decoding.py --folder FOLDER --file-format png`` (made-up galaxies without the folder).
+Decoders that Zoobot does not need take part where installed: ``pip install imagecodecs pyspng pyvips pyvips-binary``.
 """
 
-import argparse
 import contextlib
 import functools
 import importlib
 import io
-import statistics
-import time
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import galaxies
 import numpy as np
+import timing
 
 from zoobot.data import images
 
@@ -97,43 +97,49 @@ def decode_all(file_format: str, name: str, paths: tuple[Path, ...]) -> None:
         decoder(content)
 
 
-def seconds_per_image(task: Callable[[], object], count: int) -> float:
-    start = time.perf_counter()
-    task()
-    return (time.perf_counter() - start) / count
-
-
-def measure(file_format: str, paths: tuple[Path, ...], rounds: int) -> dict[str, list[float]]:
-    decoders = installed(file_format)
+def make_cases(
+    decoders: dict[str, Decoder],
+    file_format: str,
+    paths: tuple[Path, ...],
+    threads: ThreadPoolExecutor,
+    processes: ProcessPoolExecutor,
+) -> dict[tuple[str, str], timing.Case]:
     contents = read_all(paths)
     parts = [paths[start::4] for start in range(4)]
-    times: dict[str, list[list[float]]] = {name: [] for name in decoders}
-    with ThreadPoolExecutor(2) as threads, ProcessPoolExecutor(2, get_context("spawn")) as processes:
-        for _ in range(rounds + 2):
-            for name, decoder in decoders.items():
-                decode_part = functools.partial(decode_all, file_format, name)
-                ways: list[Callable[[], object]] = [
-                    functools.partial(list, map(decoder, contents)),
-                    functools.partial(lambda decode: list(threads.map(decode, contents)), decoder),
-                    functools.partial(lambda decode: list(processes.map(decode, parts)), decode_part),
-                ]
-                times[name].append([seconds_per_image(way, len(contents)) for way in ways])
-    # The first two rounds import, read and warm up.
-    return {name: [statistics.median(way) for way in zip(*rows[2:], strict=True)] for name, rows in times.items()}
+    cases: dict[tuple[str, str], timing.Case] = {}
+    for name, decoder in decoders.items():
+        cases[name, "1 thread"] = partial(exhaust, map, decoder, contents)
+        cases[name, "2 threads"] = partial(exhaust, threads.map, decoder, contents)
+        cases[name, "2 processes"] = partial(exhaust, processes.map, partial(decode_all, file_format, name), parts)
+    return cases
+
+
+def exhaust(apply: Callable[..., Iterable[object]], function: Callable[[Any], object], items: Iterable[Any]) -> None:
+    for _ in apply(function, items):
+        pass
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, required=True)
+    parser = timing.make_parser(__doc__, repeats=7)
+    parser.add_argument("--folder", type=Path)
     parser.add_argument("--file-format", choices=["png", "jpg"], default="png")
     parser.add_argument("--count", type=int, default=40, help="images")
-    parser.add_argument("--rounds", type=int, default=9)
     args = parser.parse_args()
-    paths = images.find_images(args.folder, args.file_format)[: args.count]
-    times = measure(args.file_format, tuple(paths), args.rounds)
-    print("| ms per image | 1 thread | 2 threads | 2 processes |\n|---|---|---|---|")
-    for name, ways in sorted(times.items(), key=lambda item: item[1][0]):
-        print(f"| {name} | " + " | ".join(f"{1000 * way:.2f}" for way in ways) + " |")
+    count, repeats = (4, 1) if args.quick else (args.count, args.repeats)
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        ThreadPoolExecutor(2) as threads,
+        ProcessPoolExecutor(2, get_context("spawn")) as processes,
+    ):
+        found = galaxies.find_or_make_up(args.folder, Path(scratch), count=count, file_format=args.file_format)
+        decoders = installed(args.file_format)
+        cases = make_cases(decoders, args.file_format, tuple(found[:count]), threads, processes)
+        seconds = timing.interleave(cases, repeats, warm_ups=2)  # both processes import and read
+    ways = list(dict.fromkeys(way for _, way in cases))
+    fastest = sorted(decoders, key=lambda name: seconds[name, ways[0]])
+    rows = [[name, *(f"{1000 * seconds[name, way] / count:.2f}" for way in ways)] for name in fastest]
+    timing.print_rows([f"ms per {args.file_format}", *ways], rows)
+    timing.print_machine(repeats)
 
 
 if __name__ == "__main__":

@@ -13,15 +13,18 @@ from zoobot.data.shard_writing import ShardConfig, create_shards
 SCHEMA = "gz_rings"
 
 
-def find_or_make_up(folder: Path | None, scratch: Path, *, count: int = 100, size: int = 424) -> list[Path]:
-    """The PNGs of a folder; without one, made-up galaxies, which compress about as well as real ones."""
+def find_or_make_up(
+    folder: Path | None, scratch: Path, *, count: int = 100, size: int = 424, file_format: str = "png"
+) -> list[Path]:
+    """The images of a folder; without one, made-up galaxies, which compress about as well as real ones."""
     if folder is not None:
-        return images.find_images(folder, "png")
+        return images.find_images(folder, file_format)
     generator = np.random.default_rng(0)
-    paths = [scratch / "made-up" / f"{number:04d}.png" for number in range(count)]
+    paths = [scratch / "made-up" / f"{number:04d}.{file_format}" for number in range(count)]
     paths[0].parent.mkdir()
+    encoding = "png" if file_format == "png" else "jpeg"
     for path in paths:
-        path.write_bytes(images.encode_image(make_up(generator, size), "png"))
+        path.write_bytes(images.encode_image(make_up(generator, size), encoding))
     return paths
 
 

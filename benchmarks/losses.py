@@ -1,14 +1,15 @@
 """The loss with its gradient: closed form for all questions, beside one distribution object per question.
 
-Run ``python benchmarks/losses.py``; it prints rows of a markdown table: milliseconds per batch of 128 x 34.
+Run ``python benchmarks/losses.py``. A batch is 128 galaxies with 34 answers to ten questions. Pyro takes part where
+installed: ``pip install pyro-ppl``.
 """
 
 import importlib
-import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
+import timing
 import torch
 from torch import Tensor
 from torch.distributions import Dirichlet, Distribution, constraints
@@ -16,6 +17,7 @@ from torch.distributions import Dirichlet, Distribution, constraints
 from zoobot.training import losses
 
 GROUPS = [(0, 2), (3, 4), (5, 6), (7, 9), (10, 14), (15, 17), (18, 20), (21, 23), (24, 29), (30, 33)]
+RUNS = 50  # a round
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -66,40 +68,29 @@ def find_peers() -> dict[str, Loss]:
     return {**peers, "pyro, one object per question": per_question(pyro_log_prob)}
 
 
-def milliseconds(loss: Loss, votes: Tensor, concentrations: Tensor, runs: int = 50) -> float:
+def run(loss: Loss, votes: Tensor, concentrations: Tensor) -> None:
     leaf, ones = concentrations.clone().requires_grad_(), torch.ones(len(votes), len(GROUPS))
-    start = time.perf_counter()
-    for _ in range(runs):
+    for _ in range(RUNS):
         torch.autograd.grad(loss(votes, leaf), leaf, ones)
-    return 1000 * (time.perf_counter() - start) / runs
 
 
-def main(repeats: int = 15) -> None:
+def main() -> None:
+    args = timing.make_parser(__doc__, repeats=15).parse_args()
+    repeats = 1 if args.quick else args.repeats
     generator = torch.Generator().manual_seed(0)
     votes = torch.randint(0, 20, (128, 34), generator=generator).float()
     concentrations = 1 + 100 * torch.rand(128, 34, generator=generator)
     peers = find_peers()
     ours = losses.get_multiquestion_loss(GROUPS)
-    everyone: dict[str, Loss] = {"zoobot": ours, **peers}
-    times: dict[str, list[float]] = {name: [] for name in everyone}
     for name, loss in peers.items():
         difference = (loss(votes, concentrations) - ours(votes, concentrations)).abs().max()
         if difference > 0.01:
             raise RuntimeError(f"{name} computes something else: off by {difference}")
-    for _ in range(repeats):  # interleaved, so that whatever else runs slows all of them
-        for name, loss in everyone.items():
-            times[name].append(milliseconds(loss, votes, concentrations))
-    mine = statistics.median(times.pop("zoobot"))
-    for name, values in times.items():
-        theirs = statistics.median(values)
-        row = [
-            "loss with gradient, 128 x 34",
-            f"{mine:.2f} ms",
-            f"{theirs:.2f} ms",
-            name,
-            f"{theirs / mine:.1f} x",
-        ]
-        print(f"| {' | '.join(row)} |")
+    everyone: dict[str, Loss] = {"**zoobot**": ours, **peers}
+    cases = {name: partial(run, loss, votes, concentrations) for name, loss in everyone.items()}
+    seconds = timing.interleave(cases, repeats)
+    timing.print_comparison(seconds, dict.fromkeys(cases, RUNS), "**zoobot**", "batch")
+    timing.print_machine(repeats)
 
 
 if __name__ == "__main__":

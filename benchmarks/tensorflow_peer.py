@@ -6,6 +6,7 @@ standard input and prints the seconds that it took.
 
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,8 +33,7 @@ def create_shards(folder: str, size: str, count: str) -> Task:
         return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
 
     def run() -> None:
-        target = Path(folder) / f".tmp-{os.getpid()}.tfrecord"
-        with tf.io.TFRecordWriter(str(target)) as writer:
+        with tempfile.TemporaryDirectory() as scratch, tf.io.TFRecordWriter(f"{scratch}/shard") as writer:
             for path in paths:
                 pixels = np.asarray(Image.open(path).convert("RGB"))
                 pixels = tf.cast(tf.image.resize(pixels, (side, side), antialias=True), tf.uint8).numpy()
@@ -41,7 +41,6 @@ def create_shards(folder: str, size: str, count: str) -> Task:
                 features = {name: integer_feature(value) for name, value in sizes.items()}
                 features |= {"matrix": bytes_feature(pixels.tobytes()), "id_str": bytes_feature(path.stem.encode())}
                 writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
-        target.unlink()
 
     return run
 

@@ -16,7 +16,7 @@ Case = Callable[[], float | None]
 """Runs once; gives its own seconds where not all that it does is to be timed."""
 
 
-def make_parser(description: str | None, *, repeats: int) -> argparse.ArgumentParser:
+def make_parser(description: str | None, *, repeats: int = 1) -> argparse.ArgumentParser:
     """The options that every benchmark has."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=repeats, help="rounds that are measured")
@@ -48,7 +48,11 @@ def print_comparison(seconds: Mapping[str, float], counts: Mapping[str, int], re
         [name, f"{1000 * value:.3g}", f"{1 / value:.3g}", f"{value / each[reference]:.3g}"]
         for name, value in each.items()
     ]
-    print_rows(["", f"ms per {item}", f"{item}s/s", f"time, {reference} = 1"], rows)
+    print_rows(["", f"ms per {item}", f"{_plural(item)} a second", f"time, {reference} = 1"], rows)
+
+
+def _plural(item: str) -> str:
+    return item + ("es" if item.endswith("ch") else "s")
 
 
 def print_machine(repeats: int) -> None:
@@ -74,4 +78,5 @@ class OtherPython:
         return float(answer)
 
     def close(self) -> None:
+        self._process.kill()  # closing its input is not enough where forked workers hold that open too
         self._process.communicate()
