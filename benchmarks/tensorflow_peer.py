@@ -45,17 +45,21 @@ def create_shards(folder: str, size: str, count: str) -> Task:
     return run
 
 
-def read_shards(folder: str, size: str, batch_size: str) -> Task:
-    """One pass over all shards, in their order, to float batches of 0 to 1."""
+def read_shards(folder: str, size: str, batch_size: str, *label_cols: str) -> Task:
+    """One pass over all shards to float batches of 0 to 1; with ``label_cols`` also votes, and some shuffling."""
     files = sorted(str(path) for path in Path(folder).glob("*.tfrecord"))
     shape = (int(size), int(size), 3)
+    spec = {"matrix": tf.io.FixedLenFeature([], tf.string)}
+    spec |= {name: tf.io.FixedLenFeature([], tf.float32) for name in label_cols}
 
-    def parse(record: tf.Tensor) -> tf.Tensor:
-        features = tf.io.parse_single_example(record, {"matrix": tf.io.FixedLenFeature([], tf.string)})
+    def parse(record: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        features = tf.io.parse_single_example(record, spec)
         pixels = tf.reshape(tf.io.decode_raw(features["matrix"], tf.uint8), shape)
-        return tf.cast(pixels, tf.float32) / 255.0
+        return tf.cast(pixels, tf.float32) / 255.0, [features[name] for name in label_cols]
 
     dataset = tf.data.TFRecordDataset(files, num_parallel_reads=tf.data.AUTOTUNE)
+    if label_cols:
+        dataset = dataset.shuffle(4 * int(batch_size))
     dataset = dataset.map(parse, num_parallel_calls=tf.data.AUTOTUNE).batch(int(batch_size)).prefetch(tf.data.AUTOTUNE)
 
     def run() -> None:

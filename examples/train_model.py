@@ -30,6 +30,7 @@ def main() -> None:
         channels=manifest.channels,
         crop_size=int(0.75 * manifest.image_size),
         encoder=arguments.encoder,
+        fit=manifest.settings["fit"],
     )
     # the negative log-likelihood of the votes for each question; any function of votes and concentrations will do
     loss = losses.get_multiquestion_loss(schema.question_index_groups)

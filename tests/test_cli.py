@@ -1,5 +1,7 @@
 """The command line from end to end: the guide's steps, the examples, and every bad input in a line or two."""
 
+import dataclasses
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,10 @@ import pytest
 
 from zoobot import schemas
 from zoobot.cli import main as cli
+from zoobot.data import shard_writing
+from zoobot.estimators import define_model
+from zoobot.predictions import predict_on_images
+from zoobot.training import training_config
 
 
 def run(monkeypatch, capsys, *arguments) -> tuple[int, str, str]:
@@ -72,6 +78,23 @@ def test_every_command_has_help_with_an_example(monkeypatch, capsys, command):
     assert f"zoobot {command}" in out
 
 
+@pytest.mark.parametrize(
+    ("command", "settings"),
+    [
+        (cli.train, training_config.TrainConfig),
+        (cli.train, define_model.ModelConfig),
+        (cli.predict, predict_on_images.PredictConfig),
+        (cli.create_shards, shard_writing.ShardConfig),
+    ],
+)
+def test_the_command_line_has_the_defaults_of_python(command, settings):
+    defaults = {field.name: field.default for field in dataclasses.fields(settings)}
+    parameters = inspect.signature(command).parameters
+    shared = [name for name in parameters if defaults.get(name, dataclasses.MISSING) is not dataclasses.MISSING]
+    assert len(shared) > 3
+    assert {name: parameters[name].default for name in shared} == {name: defaults[name] for name in shared}
+
+
 BAD_CATALOGS = {
     "no such file": None,
     "no rows": "id_str,file_loc,shape_round,shape_flat,tilt_upright,tilt_lying,tilt_unclear\n",
@@ -133,7 +156,10 @@ def bad_commands(catalog: Path, tree: Path, shard_dir: Path, model_dir: Path, tm
         "a model is there": f"train --shard-dir {shard_dir} --save-dir {model_dir} --encoder test_resnet",
         "precision": f"train --shard-dir {shard_dir} --save-dir {tmp_path / 'm'} --precision half",
         "accelerator": f"train --shard-dir {shard_dir} --save-dir {tmp_path / 'm'} --accelerator quantum",
-        "no model": f"predict --checkpoint-dir {tmp_path / 'empty'} --catalog {catalog} --save-loc {tmp_path / 'p.csv'}",
+        "no model": f"predict --catalog {catalog} --save-loc {tmp_path / 'p.csv'} --checkpoint-dir {tree.parent}",
+        "device": f"{predict} --catalog {catalog} --device quantum",
+        "unwritable": f"predict --catalog {catalog} --save-loc {catalog / 'p.csv'} --checkpoint-dir {model_dir}",
+        "a folder in the way": f"create-shards --labelled-catalog {catalog} --schema {tree} --shard-dir {catalog}",
         "no source": predict,
         "two sources": f"{predict} --catalog {catalog} --folder {tmp_path / 'empty'}",
         "no images": f"{predict} --folder {tmp_path / 'empty'}",

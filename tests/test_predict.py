@@ -9,11 +9,11 @@ import torch
 from scipy import stats
 
 from zoobot import schemas
-from zoobot.data import tables
+from zoobot.data import images, tables, tfrecord
 from zoobot.data.catalog import read_catalog
 from zoobot.data.datasets import ImageDataset
 from zoobot.errors import CatalogError, ModelError, PredictionError, SettingError, ZoobotError
-from zoobot.estimators import checkpoint
+from zoobot.estimators import checkpoint, define_model
 from zoobot.predictions.evaluate import evaluate
 from zoobot.predictions.predict_on_images import PredictConfig, failed_path, predict
 
@@ -145,6 +145,60 @@ def test_unreadable_images_are_rows_of_a_second_table(catalog, model_dir, tmp_pa
     assert table.notna().all().all()
 
 
+def test_bad_pictures_in_encoded_shards_are_rows_of_the_second_table_too(model_dir, tmp_path):
+    folder = tmp_path / "records"
+    folder.mkdir()
+    picture = images.encode_image(np.full((32, 32, 3), 9, np.uint8), "png")
+    sizes = {"image/height": 32, "image/width": 32, "image/channels": 3}
+    with open(folder / "mixed.tfrecord", "wb") as file:
+        for name, content in {"good": picture, "bad": picture[:60]}.items():
+            record = tfrecord.encode_example({"id_str": name, "image/encoded": content, **sizes})
+            tfrecord.write_record(file, record)
+    for number in range(2):  # the second time beside the index that the first one made
+        done = predict(checkpoint_dir=model_dir, shard_dir=folder, save_loc=tmp_path / f"{number}.csv")
+        assert (done.galaxies, done.failed) == (1, 1)
+        assert pd.read_csv(done.failed_loc)["id_str"].tolist() == ["bad"]
+
+
+def test_images_are_made_square_as_they_were_for_training(catalog, schema, tmp_path):
+    (tmp_path / "images").mkdir()
+    wide = np.random.default_rng(0).integers(0, 255, (20, 60, 3), dtype=np.uint8)
+    (tmp_path / "images" / "wide.png").write_bytes(images.encode_image(wide, "png"))
+    tables_by_fit = {}
+    for fit in ("crop", "pad"):
+        torch.manual_seed(0)
+        model = define_model.get_model(schema=schema, input_size=32, encoder="test_resnet", fit=fit)
+        checkpoint.save_model(model, tmp_path / fit)
+        path = tmp_path / f"{fit}.csv"
+        predict(checkpoint_dir=tmp_path / fit, folder_to_predict=tmp_path / "images", save_loc=path, n_samples=1)
+        pixels = images.read_image(tmp_path / "images" / "wide.png", size=32, fit=fit)
+        with torch.inference_mode():
+            expected = model.eval()(torch.from_numpy(pixels)[None])[0]
+        tables_by_fit[fit] = pd.read_csv(path).filter(regex="_concentration$").iloc[0].to_numpy(float)
+        np.testing.assert_allclose(tables_by_fit[fit], expected, rtol=1e-4)
+    assert not np.allclose(tables_by_fit["crop"], tables_by_fit["pad"], rtol=1e-3)
+
+
+def test_lists_of_failures_have_names_of_their_own(tmp_path):
+    names = ["gz.dr5.parquet", "gz.dr8.parquet", "gz.csv"]
+    assert [failed_path(tmp_path / name).name for name in names] == [
+        "gz.dr5.failed.csv",
+        "gz.dr8.failed.csv",
+        "gz.failed.csv",
+    ]
+
+
+def test_what_cannot_be_written_is_known_before_the_work(catalog, model_dir, tmp_path):
+    settings = {"checkpoint_dir": model_dir, "catalog": catalog}
+    with pytest.raises(SettingError, match="999"):
+        predict(**settings, save_loc=tmp_path / "p.fits", n_samples=300)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PredictionError, match="cannot be written"):
+        predict(**settings, save_loc=tmp_path / "file" / "p.csv")
+    with pytest.raises(SettingError, match="device is 'quantum'"):
+        predict(**settings, save_loc=tmp_path / "p.csv", device="quantum")
+
+
 def test_if_no_image_can_be_read_it_says_so(model_dir, tmp_path):
     catalog = tmp_path / "c.csv"
     catalog.write_text("id_str,file_loc\na,nowhere.png\n")
@@ -247,6 +301,11 @@ def test_tables_that_do_not_fit_are_refused(predictions, catalog, schema, tmp_pa
         evaluate(predictions, catalog)
     votes = pd.read_csv(catalog)
     votes.assign(id_str=votes["id_str"] + "x").to_csv(tmp_path / "other.csv", index=False)
+    pd.DataFrame({"id_str": ["J0001"], **dict.fromkeys(schema.label_cols, "much")}).to_csv(
+        tmp_path / "c.csv", index=False
+    )
+    with pytest.raises(PredictionError, match="no fractions"):
+        evaluate(predictions, catalog, schema=schema, fractions=tmp_path / "c.csv")
     with pytest.raises(PredictionError, match="share no id_str"):
         evaluate(predictions, tmp_path / "other.csv", schema=schema)
     with pytest.raises(CatalogError, match="smooth-or-featured-gz2_smooth"):

@@ -119,6 +119,90 @@ def test_a_killed_run_resumes(shard_dir, datasets, tmp_path):
     assert_same(*(weights(checkpoint.load_model(tmp_path / run)) for run in ("killed", "unbroken")))
 
 
+def test_a_model_in_evaluation_mode_trains_all_the_same(datasets, schema, tmp_path):
+    modes = set()
+
+    def loss(votes, concentrations):
+        modes.add((concentrations.requires_grad, model.training))
+        return concentrations.sum(1)
+
+    model = make_model(schema).eval()
+    train_estimator(model, TrainConfig(log_dir=tmp_path / "m", epochs=1), *datasets, loss=loss)
+    assert modes == {(True, True), (False, False)}
+    assert not model.training
+
+
+def test_a_run_resumed_after_ctrl_c_keeps_the_best_it_ever_tested(datasets, schema, tmp_path):
+    tested = []
+
+    def stop_in_the_second_epoch(votes, concentrations):
+        tested.append(concentrations.requires_grad)
+        if concentrations.requires_grad and tested.count(True) == 5:  # of four steps an epoch
+            signal.raise_signal(signal.SIGINT)
+        quality = 1.0 if tested.count(True) == 5 and not concentrations.requires_grad else 2.0
+        return 0 * concentrations.sum(1) + quality
+
+    settings = {"log_dir": tmp_path / "m", "epochs": 3, "batch_size": 8}
+    train_estimator(make_model(schema), TrainConfig(**settings), *datasets, loss=stop_in_the_second_epoch)
+    assert checkpoint.load_config(tmp_path / "m")["metadata"]["metrics"]["test_loss"] == 1
+    train_estimator(
+        make_model(schema),
+        TrainConfig(**settings, resume=True),
+        *datasets,
+        loss=lambda votes, concentrations: 0 * concentrations.sum(1) + 1.5,
+    )
+    assert checkpoint.load_config(tmp_path / "m")["metadata"]["metrics"]["test_loss"] == 1
+    assert pd.read_csv(tmp_path / "m" / "history.csv")["test_loss"].tolist() == [2, 1.5, 1.5]
+
+
+def test_a_finished_run_is_only_the_same_run_with_the_same_settings(datasets, schema, tmp_path):
+    settings = {"log_dir": tmp_path / "m", "epochs": 1, "resume": True}
+    train_estimator(make_model(schema), TrainConfig(**settings), *datasets)
+    with pytest.raises(TrainingError, match=r"another settings \(learning_rate\)"):
+        train_estimator(make_model(schema), TrainConfig(**settings, learning_rate=0.1), *datasets)
+    wider = define_model.get_model(schema=schema, input_size=SIZE, encoder="test_resnet", crop_size=32)
+    with pytest.raises(TrainingError, match=r"another model \(crop_size, resize_size\)"):
+        train_estimator(wider, TrainConfig(**settings), *datasets)
+    (tmp_path / "m" / LAST_NAME).unlink()
+    with pytest.raises(TrainingError, match="no run to go on with"):
+        train_estimator(make_model(schema), TrainConfig(**{**settings, "epochs": 2}), *datasets)
+
+
+def test_a_model_that_was_not_trained_here_is_not_resumed_over(datasets, schema, tmp_path):
+    checkpoint.save_model(make_model(schema), tmp_path / "m")
+    before = (tmp_path / "m" / "model.safetensors").read_bytes()
+    with pytest.raises(TrainingError, match="no run to go on with"):
+        train_estimator(make_model(schema), TrainConfig(log_dir=tmp_path / "m", resume=True), *datasets)
+    assert (tmp_path / "m" / "model.safetensors").read_bytes() == before
+
+
+def test_a_torn_checkpoint_is_named(datasets, schema, tmp_path):
+    settings = {"log_dir": tmp_path / "m", "batch_size": 8}
+    train_estimator(make_model(schema), TrainConfig(**settings, epochs=1), *datasets)
+    last = tmp_path / "m" / LAST_NAME
+    last.write_bytes(last.read_bytes()[:-1000])
+    with pytest.raises(TrainingError, match=r"last\.ckpt cannot be read"):
+        train_estimator(make_model(schema), TrainConfig(**settings, epochs=2, resume=True), *datasets)
+
+
+def test_a_test_loss_that_is_not_finite_stops_it_too(datasets, schema, tmp_path):
+    def loss(votes, concentrations):
+        return concentrations.sum(1) * (1.0 if concentrations.requires_grad else float("inf"))
+
+    with pytest.raises(TrainingError, match=r"became inf .* galaxies J0\d\d\d"):
+        train_estimator(make_model(schema), TrainConfig(log_dir=tmp_path / "m", epochs=1), *datasets, loss=loss)
+
+
+def test_random_numbers_outside_are_left_as_they_were(datasets, schema, tmp_path):
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    model = make_model(schema)
+    torch.manual_seed(3)
+    train_estimator(model, TrainConfig(log_dir=tmp_path / "m", epochs=1), *datasets)
+    assert torch.equal(torch.rand(4), expected)
+
+
 def test_a_run_is_not_resumed_with_other_settings_nor_overwritten_unasked(datasets, schema, tmp_path):
     settings = {"log_dir": tmp_path / "m", "epochs": 1, "batch_size": 8}
     train_estimator(make_model(schema), TrainConfig(**settings), *datasets)
@@ -157,7 +241,11 @@ def test_it_stops_by_time_with_the_learning_rate_near_zero(datasets, schema, tmp
 
 
 def test_a_dataset_smaller_than_a_batch_trains(datasets, schema, tmp_path):
-    train_estimator(make_model(schema), TrainConfig(log_dir=tmp_path / "m", epochs=1, batch_size=512), *datasets)
+    model = make_model(schema)
+    before = weights(model)
+    train_estimator(model, TrainConfig(log_dir=tmp_path / "m", epochs=1, batch_size=512), *datasets)
+    changed = [name for name, value in weights(model).items() if not torch.equal(value, before[name])]
+    assert {"head.linear.weight", "encoder.conv1.weight"} & set(changed)
     assert len(pd.read_csv(tmp_path / "m" / "history.csv")) == 1
 
 

@@ -2,10 +2,11 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["replace_atomically"]
+__all__ = ["delete_leftovers", "replace_atomically"]
 
 
 @contextlib.contextmanager
@@ -14,7 +15,8 @@ def replace_atomically(path: str | Path) -> Iterator[Path]:
 
     The temporary file lies in the same folder and keeps the suffix, since many writers choose their format by it.
     After an exception nothing of it is left and ``path`` is as it was.
-    After a kill the temporary file may stay; its name begins with ``.tmp-`` and nothing reads it.
+    After a kill the temporary file may stay; its name begins with ``.tmp-``, nothing reads it, and
+    :func:`delete_leftovers` deletes it.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -34,3 +36,23 @@ def replace_atomically(path: str | Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def delete_leftovers(folder: str | Path) -> None:
+    """Delete the temporary files in ``folder``, and in those inside, whose process runs no more on this machine."""
+    for path in Path(folder).rglob(".tmp-*"):
+        process = re.match(r"\.tmp-(\d+)-", path.name)
+        if process and not _is_running(int(process[1])):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    if os.name == "nt":  # where os.kill would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is somebody else's
+        return True
+    return True

@@ -69,6 +69,8 @@ def _print_scores(scores: Mapping[str, Any]) -> None:
         console.print("no loss: the predictions hold no concentrations (predict with --concentrations)")
     if scores["without_votes"]:
         console.print(f"{scores['without_votes']} predicted galaxies are not in the catalog and were not scored")
+    if scores["without_predictions"]:
+        console.print(f"{scores['without_predictions']} galaxies of the catalog were not predicted")
     if "cumulative" in scores:
         found = scores["cumulative"]
         console.print(

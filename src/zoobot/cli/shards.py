@@ -36,7 +36,9 @@ def create_shards(
         typer.Option(help="Where relative file_loc start.", show_default="the catalog's folder"),
     ] = None,
     seed: Annotated[int, typer.Option(help="What decides the split.")] = 0,
-    workers: Annotated[int | None, typer.Option(help="Threads that decode.", show_default="one per core")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that decode and write.", show_default="one per core")
+    ] = None,
     skip_bad_images: Annotated[
         bool, typer.Option("--skip-bad-images", help="List unreadable images and go on.")
     ] = False,

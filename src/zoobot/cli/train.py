@@ -83,8 +83,9 @@ def train(
     )
     train_dataset, test_dataset = shards.load_datasets(shard_dir)
     torch.manual_seed(seed)  # the initial weights
+    manifest = Manifest.load(shard_dir)
     model = define_model.get_model(
-        schema=Manifest.load(shard_dir).schema,
+        schema=manifest.schema,
         input_size=train_dataset.image_shape[0],
         channels=train_dataset.image_shape[2],
         crop_size=crop_size,
@@ -93,6 +94,7 @@ def train(
         dropout_rate=dropout_rate,
         move=move,
         zoom=zoom,
+        fit=manifest.settings.get("fit", "crop"),
     )
     training_config.train_estimator(model, config, train_dataset, test_dataset)
     typer.echo(f"{save_dir}: the best model, history.csv and learning_curve.png")

@@ -1,6 +1,6 @@
 """Batches of galaxies, and the dataset that reads them straight from image files."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from zoobot.data import images
-from zoobot.errors import CatalogError, ImageError, SettingError
+from zoobot.errors import CatalogError, ImageError, SettingError, ZoobotError
 
 __all__ = ["Batch", "GalaxyDataset", "ImageDataset", "make_loader"]
 
@@ -42,6 +42,10 @@ class GalaxyDataset(Protocol):
     @property
     def file_loc(self) -> list[str]:
         """The files that their images come from."""
+
+    @property
+    def votes(self) -> NDArray[np.float32] | torch.Tensor:
+        """(galaxies, answers)."""
 
     @property
     def label_cols(self) -> list[str]:
@@ -95,7 +99,7 @@ class ImageDataset(Dataset[Batch]):
         self._keep_faulty = keep_faulty
         self.id_str = catalog["id_str"].tolist()
         self.file_loc = catalog["file_loc"].tolist()
-        self._votes = torch.from_numpy(catalog[self.label_cols].to_numpy(np.float32))
+        self.votes = torch.from_numpy(catalog[self.label_cols].to_numpy(np.float32))
 
     def __len__(self) -> int:
         """The number of galaxies."""
@@ -111,7 +115,7 @@ class ImageDataset(Dataset[Batch]):
         faults = [self._read(self.file_loc[position], pixels[row]) for row, position in enumerate(positions)]
         return Batch(
             torch.from_numpy(pixels),
-            self._votes[torch.as_tensor(positions, dtype=torch.long)],
+            self.votes[torch.as_tensor(positions, dtype=torch.long)],
             [self.id_str[position] for position in positions],
             faults,
         )
@@ -150,7 +154,7 @@ def make_loader(
     """
     if batch_size < 1:
         raise SettingError(f"batch_size is {batch_size}; it must be at least 1")
-    return DataLoader(
+    return _Loader(
         dataset,  # type: ignore[arg-type]  # it need not inherit from Dataset
         batch_size=batch_size,
         shuffle=shuffle,
@@ -160,6 +164,16 @@ def make_loader(
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+class _Loader(DataLoader[Batch]):
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        try:
+            yield from super().__iter__()
+        except ZoobotError as error:
+            # of a worker: torch has put the worker's traceback before the message
+            kind = type(error)
+            raise kind(str(error).rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2].rstrip()) from error
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -1,6 +1,8 @@
 """The index of a TFRecord file: where each galaxy's image lies, and its votes."""
 
+import array
 import contextlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,14 @@ from zoobot.files import replace_atomically
 
 __all__ = ["INDEX_COLUMNS", "index_path", "index_tfrecord", "is_encoded", "load_index", "write_index"]
 
-INDEX_COLUMNS = ("id_str", "start", "end", "height", "width", "channels")
+_SIZES = ("height", "width", "channels")
+INDEX_COLUMNS = ("id_str", "start", "end", *_SIZES)
+_FIELDS = [
+    pa.field("id_str", pa.string()),
+    *(pa.field(name, pa.int64()) for name in ("start", "end")),
+    *(pa.field(name, pa.int32()) for name in _SIZES),
+]
+_LARGEST_SIDE = math.isqrt(images.MAX_PIXELS)
 _ID_FEATURES = ("id_str", "image/filename")
 
 
@@ -26,6 +35,8 @@ def index_path(tfrecord_path: str | Path) -> Path:
 
 def load_index(path: str | Path) -> pa.Table:
     """The index of a TFRecord file: the one beside it if it fits the file, else one made now, and saved if possible.
+
+    It fits if it was written after the file, when the file had the size that it has.
 
     Raises:
         ShardError: the file is missing, torn, corrupt or not of galaxies.
@@ -52,84 +63,105 @@ def index_tfrecord(path: str | Path) -> pa.Table:
 
     Returns:
         One row a galaxy: ``id_str``, the ``start`` and ``end`` of its image in the file in bytes, ``height``,
-        ``width``, ``channels``, and a float32 column for every feature that is one number.
+        ``width``, ``channels`` (all 0 where the record of an encoded image does not say), and a float32 column for
+        every other feature that is one number, float or int64, in every record.
 
     Raises:
         ShardError: a record is torn, corrupt, or not of a galaxy; the message names it.
     """
     path = Path(path)
     buffer = np.asarray(tfrecord.map_file(path))
-    rows: list[dict[str, Any]] = []
+    # arrays and not lists: a file of others may hold millions of galaxies
+    columns: dict[str, Any] = {field.name: array.array("q") for field in _FIELDS} | {"id_str": []}
     encodings = set()
-    for record in tfrecord.walk_records(buffer, str(path)):
-        where = f"{path}: record {len(rows)}"
+    for number, record in enumerate(tfrecord.walk_records(buffer, str(path))):
         try:
             features = tfrecord.scan_example(buffer, *record)
             encodings.add("matrix" not in features)
-            rows.append(_index_row(buffer, features, default_id=f"{path.stem}-{len(rows)}"))
+            row = _index_row(buffer, features, default_id=f"{path.stem}-{number}")
         except ShardError as error:
-            raise ShardError(f"{where}: {error}") from error
+            raise ShardError(f"{path}: record {number}: {error}") from error
+        for name, value in row.items():
+            columns.setdefault(name, array.array("f")).append(value)
     if len(encodings) > 1:
         raise ShardError(f"{path} mixes raw and encoded images")
-    return _index_table(rows, encoded=encodings == {True}, tfrecord_bytes=len(buffer), path=path)
+    return _index_table(columns, encoded=encodings == {True}, tfrecord_bytes=len(buffer))
 
 
 def _index_row(buffer: tfrecord.Buffer, features: dict[str, tfrecord.Feature], default_id: str) -> dict[str, Any]:
-    prefix = "" if "matrix" in features else "image/"
     image = features.get("matrix") or features.get("image/encoded")
     if image is None or image.kind != "bytes":
         raise ShardError(
             f"it has no image: no bytes `matrix` or `image/encoded` among {', '.join(sorted(features))[:200]}"
         )
-    row: dict[str, Any] = {"id_str": default_id, "start": image.start, "end": image.end}
+    size = _read_size(buffer, features)
+    if "matrix" in features and math.prod(size) != image.end - image.start:
+        raise ShardError(
+            f"its matrix holds {image.end - image.start} bytes, not the height × width × channels of "
+            f"{' × '.join(map(str, size))}"
+        )
+    votes = {}
+    for name, feature in features.items():
+        if feature.kind == "bytes" or name in INDEX_COLUMNS or name.startswith("image/"):
+            continue
+        values = (tfrecord.read_floats if feature.kind == "float" else tfrecord.read_integers)(buffer, feature)
+        if len(values) == 1:
+            votes[name] = values[0]
+    identity = _read_id(buffer, features) or default_id
+    return dict(zip(INDEX_COLUMNS, (identity, image.start, image.end, *size), strict=True)) | votes
+
+
+def _read_id(buffer: tfrecord.Buffer, features: dict[str, tfrecord.Feature]) -> str:
     for name in _ID_FEATURES:
         if name in features and features[name].kind == "bytes":
             text = buffer[features[name].start : features[name].end].tobytes()
-            row["id_str"] = text.decode("utf-8", "backslashreplace")
-            break
-    for name in ("height", "width", "channels"):
+            return text.decode("utf-8", "backslashreplace")
+    return ""
+
+
+def _read_size(buffer: tfrecord.Buffer, features: dict[str, tfrecord.Feature]) -> list[int]:
+    """Height, width and channels; zeros where an encoded image leaves them to its own header."""
+    prefix = "" if "matrix" in features else "image/"
+    size = []
+    for name in _SIZES:
         values = tfrecord.read_integers(buffer, features[prefix + name]) if prefix + name in features else []
-        row[name] = values[0] if values else 0
-    if not prefix and row["height"] * row["width"] * row["channels"] != image.end - image.start:
+        size.append(values[0] if values else 0)
+    if prefix and 0 in size:
+        return [0, 0, 0]
+    if not (all(1 <= length <= _LARGEST_SIDE for length in size[:2]) and size[2] in (1, 3)):
         raise ShardError(
-            f"its matrix holds {image.end - image.start} bytes, not the height × width × channels of "
-            f"{row['height']} × {row['width']} × {row['channels']}"
+            f"its height × width × channels are {' × '.join(map(str, size))}, "
+            f"expected sides from 1 to {_LARGEST_SIDE} pixels and 1 or 3 channels"
         )
-    if prefix and not all(row[name] > 0 for name in ("height", "width", "channels")):
-        content = buffer[image.start : image.end].tobytes()
-        row["height"], row["width"], row["channels"] = images.decode_image(content, name=row["id_str"]).shape
-    for name, feature in features.items():
-        if feature.kind == "float":
-            values_of_name = tfrecord.read_floats(buffer, feature)
-            if len(values_of_name) == 1:
-                row[name] = values_of_name[0]
-    return row
+    return size
 
 
-def _index_table(rows: list[dict[str, Any]], *, encoded: bool, tfrecord_bytes: int, path: Path) -> pa.Table:
-    labels = sorted({name for row in rows for name in row} - set(INDEX_COLUMNS))
-    incomplete = [name for name in labels if any(name not in row for row in rows)]
-    if incomplete:
-        raise ShardError(f"{path}: some records lack the votes {', '.join(incomplete[:5])}, others have them")
-    types = {"id_str": pa.string(), "start": pa.int64(), "end": pa.int64()}
-    fields = [pa.field(name, types.get(name, pa.int32())) for name in INDEX_COLUMNS]
-    fields += [pa.field(name, pa.float32()) for name in labels]
+def _index_table(columns: dict[str, Any], *, encoded: bool, tfrecord_bytes: int) -> pa.Table:
+    galaxies = len(columns["id_str"])
+    labels = sorted(set(columns) - set(INDEX_COLUMNS))
+    votes = [pa.field(name, pa.float32()) for name in labels if len(columns[name]) == galaxies]
     facts = {"encoded": str(int(encoded)), "tfrecord_bytes": str(tfrecord_bytes)}
-    return pa.Table.from_pylist(rows, pa.schema(fields, metadata=facts))
+    schema = pa.schema([*_FIELDS, *votes], metadata=facts)
+    values = [columns[name] if name == "id_str" else np.asarray(columns[name]) for name in schema.names]
+    arrays = [pa.array(column, field.type) for column, field in zip(values, schema, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def _read_index(path: Path) -> pa.Table | None:
-    """The index beside a TFRecord file, or nothing where it is missing, torn or of another file."""
+    """The index beside a TFRecord file, or nothing where it is missing, torn, older or of another file."""
+    file = path.stat()
     try:
+        if index_path(path).stat().st_mtime_ns < file.st_mtime_ns:
+            return None
         table = pq.read_table(index_path(path), memory_map=False, partitioning=None)
     except (OSError, pa.ArrowException):
         return None
     facts = table.schema.metadata or {}
-    size = path.stat().st_size
-    if facts.get(b"tfrecord_bytes") != str(size).encode() or not set(INDEX_COLUMNS) <= set(table.column_names):
+    if facts.get(b"tfrecord_bytes") != str(file.st_size).encode() or not set(_FIELDS) <= set(table.schema):
         return None
-    start, end = (table[name].to_numpy() for name in ("start", "end"))
-    if len(table) and not (start.min() >= 0 and (start <= end).all() and end.max() <= size):
+    start, end, *size = (table[name].to_numpy() for name in INDEX_COLUMNS[1:])
+    inside = ((start >= 0) & (start <= end) & (end <= file.st_size)).all()
+    if not (inside and all(((lengths >= 0) & (lengths <= _LARGEST_SIDE)).all() for lengths in size)):
         raise ShardError(f"{index_path(path)} points outside {path}; delete the index and it is made again")
     return table
 

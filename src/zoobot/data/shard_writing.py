@@ -18,7 +18,7 @@ from zoobot.data import images, tables, tfrecord
 from zoobot.data.manifest import MANIFEST_NAME, SPLITS, Manifest
 from zoobot.data.shard_index import index_path, index_tfrecord, load_index, write_index
 from zoobot.errors import ImageError, SettingError, ShardError
-from zoobot.files import replace_atomically
+from zoobot.files import delete_leftovers, replace_atomically
 from zoobot.processes import map_in_processes
 from zoobot.progress import progress_bar
 from zoobot.schemas import Schema
@@ -139,19 +139,16 @@ def create_shards(
     """
     config = config or ShardConfig()
     shard_dir = Path(shard_dir)
-    labelled = catalogs.read_catalog(labelled_catalog, schema.label_cols, image_root=image_root)
-    labelled = catalogs.sample_catalog(labelled, config.max_labelled, config.seed)
-    train, test = catalogs.split_catalog(labelled, eval_size=_eval_size(config, len(labelled)), seed=config.seed)
-    splits = {"train": train, "test": test}
+    splits = _split(_read_needed(labelled_catalog, schema.label_cols, image_root, config.max_labelled, config), config)
     if unlabelled_catalog is not None:
-        unlabelled = catalogs.read_catalog(unlabelled_catalog, image_root=image_root)
-        splits["unlabelled"] = catalogs.sample_catalog(unlabelled, config.max_unlabelled, config.seed)
+        splits["unlabelled"] = _read_needed(unlabelled_catalog, [], image_root, config.max_unlabelled, config)
     manifest = _planned_manifest(splits, schema, config)
     if _prepare_folder(shard_dir, manifest, overwrite=config.overwrite):
         return Manifest.load(shard_dir)
     bad = _write_shards(list(_plan_shards(splits, shard_dir, config)), schema, config)
+    _list_bad_images(bad, shard_dir / BAD_IMAGES_NAME)
     if bad and not config.skip_bad_images:
-        raise ShardError(_describe_bad_images(bad))
+        raise ShardError(_describe_bad_images(bad, shard_dir / BAD_IMAGES_NAME))
     return _finish(shard_dir, manifest, bad)
 
 
@@ -187,8 +184,18 @@ def check_shards(path: str | Path) -> dict[Path, int]:
 # planning
 
 
-def _eval_size(config: ShardConfig, labelled: int) -> int:
-    return config.eval_size if config.eval_size is not None else min(5000, max(1, labelled // 5))
+def _read_needed(
+    path: str | Path, label_cols: list[str], image_root: str | Path | None, most: int | None, config: ShardConfig
+) -> pd.DataFrame:
+    """Read a catalog, and leave out at once what is not written to shards: catalogs may have hundreds of columns."""
+    catalog = catalogs.read_catalog(path, label_cols, image_root=image_root)[["id_str", "file_loc", *label_cols]]
+    return catalogs.sample_catalog(catalog, most, config.seed)
+
+
+def _split(labelled: pd.DataFrame, config: ShardConfig) -> dict[str, pd.DataFrame]:
+    eval_size = min(5000, max(1, len(labelled) // 5)) if config.eval_size is None else config.eval_size
+    train, test = catalogs.split_catalog(labelled, eval_size=eval_size, seed=config.seed)
+    return {"train": train, "test": test}
 
 
 def _planned_manifest(splits: dict[str, pd.DataFrame], schema: Schema, config: ShardConfig) -> Manifest:
@@ -222,8 +229,7 @@ def _prepare_folder(shard_dir: Path, planned: Manifest, *, overwrite: bool) -> b
             )
         if found.complete:
             return True
-        for leftover in shard_dir.rglob(".tmp-*"):
-            leftover.unlink()
+        delete_leftovers(shard_dir)
         return False
     if shard_dir.exists() and not shard_dir.is_dir():
         raise ShardError(f"shard_dir {shard_dir} is a file; name a folder")
@@ -310,7 +316,7 @@ def _left_out(shard: _Shard, config: ShardConfig) -> list[_BadImage] | None:
 
 
 def _write_shard(shard: _Shard, label_cols: list[str], config: ShardConfig) -> list[_BadImage]:
-    """Write a shard and its index; list its bad images, and write nothing if there are any and that is not allowed."""
+    """Write a shard and its index; list its bad images, and keep nothing if there are any and that is not allowed."""
     bad = []
     labels = [] if shard.split == "unlabelled" else label_cols
     votes = shard.catalog[labels].to_numpy(np.float64)
@@ -324,8 +330,10 @@ def _write_shard(shard: _Shard, label_cols: list[str], config: ShardConfig) -> l
                 else:
                     tfrecord.write_record(file, record)
         index = index_tfrecord(path)  # reads back what was written and verifies it
-    if not bad or config.skip_bad_images:
-        write_index(index, shard.path)
+    if bad and not config.skip_bad_images:
+        shard.path.unlink()
+    else:
+        write_index(index, shard.path)  # later than the shard, or it would be taken for the index of another
     return bad
 
 
@@ -352,12 +360,19 @@ def _make_record(id_str: str, file_loc: str, votes: Mapping[str, float], config:
 # bad images
 
 
-def _describe_bad_images(bad: list[_BadImage]) -> str:
+def _list_bad_images(bad: list[_BadImage], path: Path) -> None:
+    if bad:
+        tables.write_table(pd.DataFrame(bad).drop(columns="shard"), path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _describe_bad_images(bad: list[_BadImage], path: Path) -> str:
     lines = [f"  {image.id_str}: {image.reason}" for image in bad[:_MOST_BAD_IMAGES_SHOWN]]
     more = len(bad) - len(lines)
     return "\n".join(
         [
-            f"{len(bad)} image{'s' * (len(bad) > 1)} cannot be read; mend them and run again, "
+            f"{len(bad)} image{'s' * (len(bad) > 1)} cannot be read (all in {path}); mend them and run again, "
             "or leave them out with --skip-bad-images:",
             *lines,
             *([f"  … and {more} more"] if more else []),
@@ -367,8 +382,6 @@ def _describe_bad_images(bad: list[_BadImage]) -> str:
 
 def _finish(shard_dir: Path, manifest: Manifest, bad: list[_BadImage]) -> Manifest:
     left_out = collections.Counter(image.split for image in bad)
-    if bad:
-        tables.write_table(pd.DataFrame(bad).drop(columns="shard"), shard_dir / BAD_IMAGES_NAME)
     counts = {split: count - left_out[split] for split, count in manifest.counts.items()}
     manifest = replace(manifest, counts=counts, left_out=dict(left_out), complete=True)
     manifest.save(shard_dir)

@@ -25,7 +25,7 @@ from zoobot.data import images, tfrecord
 from zoobot.data.datasets import Batch
 from zoobot.data.manifest import SPLITS, Manifest
 from zoobot.data.shard_index import INDEX_COLUMNS, is_encoded, load_index
-from zoobot.errors import SettingError, ShardError
+from zoobot.errors import ImageError, SettingError, ShardError
 from zoobot.schemas import Schema
 
 __all__ = ["ShardDataset", "load_datasets", "open_split"]
@@ -41,12 +41,14 @@ class ShardDataset(Dataset[Batch]):
 
     Args:
         files: TFRecord files, read in this order. Files without an index are indexed first.
-        label_cols: the votes to give, in this order; all that every file holds when left out.
+        label_cols: the votes to give, in this order; all that every record holds when left out.
         size: height and width that encoded images are resized to; raw ones must have it.
         channels: 1 or 3, likewise. Both are those of the first image when left out.
+        keep_faulty: give a black image and the reason in ``Batch.faults`` for an encoded one that cannot be read.
 
     Raises:
         ShardError: a file is torn or corrupt, lacks one of ``label_cols``, or holds images of another shape.
+        ImageError: on reading, an encoded image that cannot be read, unless ``keep_faulty``.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class ShardDataset(Dataset[Batch]):
         *,
         size: int | None = None,
         channels: int | None = None,
+        keep_faulty: bool = False,
     ) -> None:
         self.files = [Path(file) for file in files]
         if not self.files:
@@ -71,8 +74,9 @@ class ShardDataset(Dataset[Batch]):
         self._file = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
         self._start = _column(tables, "start")
         self._end = _column(tables, "end")
-        self.image_shape = self._find_shape(tables, size, channels)
+        self._keep_faulty = keep_faulty
         self._maps: collections.OrderedDict[int, NDArray[np.uint8]] = collections.OrderedDict()
+        self.image_shape = self._find_shape(tables, size, channels)
 
     def __len__(self) -> int:
         """The number of galaxies."""
@@ -90,26 +94,39 @@ class ShardDataset(Dataset[Batch]):
     def __getitems__(self, positions: Sequence[int]) -> Batch:
         """Gather these galaxies, in this order."""
         pixels = np.empty((len(positions), *self.image_shape), np.uint8)
-        for row, position in enumerate(positions):
-            self._read(position, pixels[row])
+        faults = [self._read(position, pixels[row]) for row, position in enumerate(positions)]
         return Batch(
             torch.from_numpy(pixels),
             torch.from_numpy(self.votes[np.asarray(positions, int)]),
             [self.id_str[position] for position in positions],
-            [""] * len(positions),
+            faults,
         )
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the memory maps behind when a loader's worker is given a copy."""
         return {**self.__dict__, "_maps": collections.OrderedDict()}
 
-    def _read(self, position: int, out: NDArray[np.uint8]) -> None:
-        span = self._map(int(self._file[position]))[self._start[position] : self._end[position]]
+    def _read(self, position: int, out: NDArray[np.uint8]) -> str:
+        """Fill ``out`` with an image; give the reason if it cannot be read and that is allowed."""
         if not self.encoded:
-            out.reshape(-1)[:] = span
-            return
+            out.reshape(-1)[:] = self._span(position)
+            return ""
         height, _, channels = self.image_shape
-        out[:] = images.decode_image(span.tobytes(), name=self._name(position), size=height, channels=channels)
+        try:
+            out[:] = self._decode(position, size=height, channels=channels)
+        except ImageError as error:
+            if not self._keep_faulty:
+                raise
+            out[:] = 0
+            return str(error)
+        return ""
+
+    def _decode(self, position: int, *, size: int | None = None, channels: int = 3) -> NDArray[np.uint8]:
+        encoded = self._span(position).tobytes()
+        return images.decode_image(encoded, name=self._name(position), size=size, channels=channels)
+
+    def _span(self, position: int) -> NDArray[np.uint8]:
+        return self._map(int(self._file[position]))[self._start[position] : self._end[position]]
 
     def _map(self, file: int) -> NDArray[np.uint8]:
         """The file's memory map; a process may hold only so many, so the longest unused is closed."""
@@ -130,8 +147,10 @@ class ShardDataset(Dataset[Batch]):
             raise ShardError(f"{self.files[0]} holds no galaxies")
         shapes = np.stack([_column(tables, name) for name in ("height", "width", "channels")], axis=1)
         if self.encoded:
-            side = size or int(shapes[0, :2].min())
-            return side, side, channels or int(shapes[0, 2])
+            if size is None or channels is None:
+                first = shapes[0] if shapes[0].all() else self._decode(0).shape
+                size, channels = size or int(min(first[:2])), channels or int(first[2])
+            return size, size, channels
         shape = shapes[0] if size is None else np.array([size, size, channels or shapes[0, 2]])
         other = np.flatnonzero((shapes != shape).any(axis=1))
         if other.size:
@@ -160,8 +179,10 @@ def load_datasets(shard_dir: str | Path, schema: Schema | None = None) -> tuple[
     return open_split(shard_dir, "train", schema), open_split(shard_dir, "test", schema)
 
 
-def open_split(shard_dir: str | Path, split: str, schema: Schema | None = None) -> ShardDataset:
-    """Open one split of a folder of shards: ``train``, ``test`` or ``unlabelled``.
+def open_split(
+    shard_dir: str | Path, split: str, schema: Schema | None = None, *, keep_faulty: bool = False
+) -> ShardDataset:
+    """Open one split of a folder of shards: ``train``, ``test`` or ``unlabelled``; see :class:`ShardDataset`.
 
     Raises:
         SettingError: ``split`` is none of these.
@@ -178,7 +199,8 @@ def open_split(shard_dir: str | Path, split: str, schema: Schema | None = None) 
     files = sorted((Path(shard_dir) / split).glob("*.tfrecord"))
     if not files:
         raise ShardError(f"{Path(shard_dir) / split} holds no .tfrecord files, though the manifest counts some")
-    dataset = ShardDataset(files, label_cols, size=manifest.image_size, channels=manifest.channels)
+    size, channels = manifest.image_size, manifest.channels
+    dataset = ShardDataset(files, label_cols, size=size, channels=channels, keep_faulty=keep_faulty)
     if len(dataset) != manifest.counts[split]:
         raise ShardError(
             f"{Path(shard_dir) / split} holds {len(dataset)} galaxies, its manifest says {manifest.counts[split]}; "
@@ -208,11 +230,12 @@ def _common_labels(tables: list[pa.Table], files: list[Path]) -> list[str]:
 
 
 def _votes(table: pa.Table, file: Path, label_cols: list[str]) -> NDArray[np.float32]:
-    missing = [name for name in label_cols if name not in table.column_names]
+    there = set(_label_columns(table))
+    missing = [name for name in label_cols if name not in there]
     if missing:
         raise ShardError(
             f"{file} lacks the votes {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''} "
-            f"({len(missing)} of {len(label_cols)}); was it made for another schema?"
+            f"({len(missing)} of {len(label_cols)}) in some or all of its records; was it made for another schema?"
         )
     votes = np.empty((len(table), len(label_cols)), np.float32)
     for number, name in enumerate(label_cols):

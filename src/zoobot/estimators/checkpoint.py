@@ -152,13 +152,16 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Model:
         ModelError: The folder is incomplete or damaged, or does not fit this code.
     """
     config = load_config(folder)
-    weights = _read_weights(Path(folder) / _WEIGHTS, config["weights_sha256"])
+    weights_path = Path(folder) / _WEIGHTS
+    weights = _read_weights(weights_path, config["weights_sha256"])
     try:
         schema = None if config["schema"] is None else Schema.from_dict(config["schema"])
-        model = build_model(ModelConfig.from_dict(config["model"]), schema)
+        build = functools.partial(build_model, ModelConfig.from_dict(config["model"]), schema)
+        sketch = _sketch(build)
+        model = build() if sketch is None or not _misfits(sketch, weights) else sketch
     except (ZoobotError, TypeError) as error:
         raise ModelError(f"{Path(folder) / _CONFIG}: {error}") from error
-    _check_weights(Path(folder) / _WEIGHTS, model, weights)
+    _check_weights(weights_path, model, weights)
     model.load_state_dict(weights)
     return model.to(device).eval()
 

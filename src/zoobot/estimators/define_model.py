@@ -47,6 +47,8 @@ class ModelConfig(AugmentConfig):
     """Name of the head."""
     preprocess: str = "augment"
     """Name of the preprocessing."""
+    fit: str = "crop"
+    """How images that are not square were made so: "crop" or "pad"; prediction does the same."""
     dropout_rate: float = 0.2
     """Share of the features that dropout leaves out, from 0 to below 1."""
 
@@ -57,6 +59,8 @@ class ModelConfig(AugmentConfig):
         for name in ("encoder", "head", "preprocess"):
             if not isinstance(getattr(self, name), str):
                 yield f"{name}: got {getattr(self, name)!r}, expected a name"
+        if self.fit not in ("crop", "pad"):
+            yield f"fit: got {self.fit!r}, expected 'crop' or 'pad'"
         if type(self.dropout_rate) not in (int, float) or not 0 <= self.dropout_rate < 1:
             yield f"dropout_rate: got {self.dropout_rate!r}, expected a number from 0 to below 1"
 

@@ -11,7 +11,7 @@ from zoobot.errors import PredictionError
 from zoobot.schemas import Schema
 from zoobot.stats import dirichlet
 
-__all__ = ["CREDIBILITY", "make_catalogue", "read_concentrations", "read_fractions"]
+__all__ = ["CREDIBILITY", "count_columns", "make_catalogue", "read_concentrations", "read_fractions"]
 
 CREDIBILITY = 0.9
 
@@ -61,6 +61,11 @@ def make_catalogue(
                 columns[name] = concentrations[:, sample, number]
     numbers = {name: values.astype(np.float32) for name, values in columns.items()}
     return pd.DataFrame({"id_str": list(id_str), "file_loc": list(file_loc), **numbers})
+
+
+def count_columns(schema: Schema, samples: int) -> int:
+    """How many columns :func:`make_catalogue` gives, with the concentrations of so many samples."""
+    return 2 + (3 + samples) * len(schema.label_cols) + len(schema.questions)
 
 
 def read_fractions(catalogue: pd.DataFrame, schema: Schema) -> NDArray[np.float64]:

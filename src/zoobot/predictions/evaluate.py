@@ -57,6 +57,7 @@ def evaluate(
 
     Returns:
         ``schema``, ``galaxies`` (scored), ``without_votes`` (predicted, but not in the catalog),
+        ``without_predictions``,
         the entries of :func:`zoobot.stats.metrics.evaluate_predictions`, and, with ``fractions``, ``cumulative``:
         the RMS error of all cumulative fractions, and that of predicting the mean votes.
         Baselines predict the mean votes of the whole catalog.
@@ -80,6 +81,7 @@ def evaluate(
         "schema": schema.name,
         "galaxies": len(scored),
         "without_votes": len(predicted) - len(scored),
+        "without_predictions": len(votes) - len(scored),
         **metrics.evaluate_predictions(
             votes.loc[scored.index].to_numpy(np.float64),
             read_fractions(scored, schema),
@@ -143,7 +145,17 @@ def _read_cumulative(fractions: str | Path, schema: Schema) -> tuple[pd.DataFram
             f"{fractions} lacks {', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}; it needs id_str and a "
             f"column for each answer of {schema.name}, or the Kaggle Galaxy Challenge's columns (of schema gz2_full)"
         )
-    return table.assign(id_str=table["id_str"].astype(str)).set_index("id_str")[schema.label_cols], everyone_asked
+    measured = table.assign(id_str=table["id_str"].astype(str)).set_index("id_str")[schema.label_cols]
+    if measured.index.has_duplicates:
+        raise PredictionError(f"{fractions} holds {measured.index[measured.index.duplicated()][0]!r} more than once")
+    numbers = measured.apply(pd.to_numeric, errors="coerce")
+    wrong = ~((numbers >= 0) & (numbers <= 1.0001)).all(axis=1)
+    if wrong.any():
+        raise PredictionError(
+            f"{fractions} has {int(wrong.sum())} galaxies with values that are no fractions from 0 to 1, "
+            f"such as {numbers.index[wrong][0]!r}"
+        )
+    return numbers, everyone_asked
 
 
 def _kaggle_names() -> dict[str, str]:

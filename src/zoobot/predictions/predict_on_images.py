@@ -1,8 +1,8 @@
 """Predicting how volunteers would vote, for images in a folder, a catalog or shards."""
 
-import os
+import tempfile
 from collections import Counter
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,14 @@ from zoobot.data.manifest import MANIFEST_NAME
 from zoobot.errors import PredictionError, SettingError
 from zoobot.estimators.checkpoint import load_model
 from zoobot.estimators.define_model import Model
-from zoobot.predictions.catalogue import make_catalogue
+from zoobot.predictions.catalogue import count_columns, make_catalogue
+from zoobot.processes import count_cores
 from zoobot.progress import progress_bar
 from zoobot.schemas import Schema
 
 __all__ = ["PredictConfig", "Predicted", "failed_path", "predict", "predict_dataset"]
+
+_MOST_FITS_COLUMNS = 999  # FITS standard 4.0, section 7.3.1
 
 
 @dataclass(frozen=True)
@@ -121,10 +124,9 @@ def predict(config: PredictConfig | None = None, **settings: Any) -> Predicted:
         PredictionError: ``save_loc`` exists, or not one image could be read.
         CatalogError, ImageError, ShardError: there is nothing to predict where it was looked for.
     """
-    config = config or _make_config(settings)
-    save_loc = Path(config.save_loc)
-    if save_loc.exists() and not config.overwrite:
-        raise PredictionError(f"save_loc {save_loc} exists; replace it with --overwrite or choose another name")
+    config = replace(config, **settings) if config else _make_config(settings)
+    _check_save_loc(config)
+    device = _choose_device(config.device)
     model = load_model(config.checkpoint_dir)
     schema = _check_against_model(config, model)
     dataset = _open_source(config, model)
@@ -133,8 +135,8 @@ def predict(config: PredictConfig | None = None, **settings: Any) -> Predicted:
         dataset,
         n_samples=config.n_samples,
         batch_size=config.batch_size,
-        workers=_choose_workers(config, len(dataset)),
-        device=config.device,
+        workers=_choose_workers(config, device, len(dataset)),
+        device=device,
     )
     return _write(config, dataset, concentrations, faults, schema)
 
@@ -148,13 +150,13 @@ def predict_dataset(
     workers: int = 0,
     device: str | None = None,
 ) -> tuple[NDArray[np.float32], list[str]]:
-    """Predict every galaxy of a dataset.
+    """Predict every galaxy of a dataset; the model is left on the device, in evaluation mode.
 
     Returns:
         Concentrations, (galaxies, samples, answers) float32, and why each galaxy's image could not be read (empty if it
         could); the concentrations of such a galaxy are NaN.
     """
-    device = device or _best_device()
+    device = _choose_device(device)
     model = model.to(device).eval()
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # it exists; torch does not declare it
     concentrations = np.full((len(dataset), n_samples, model.config.output_dim), np.nan, np.float32)
@@ -178,7 +180,7 @@ def failed_path(save_loc: str | Path) -> Path:
     'predictions.failed.csv'
     """
     save_loc = Path(save_loc)
-    return save_loc.with_name(save_loc.name.split(".")[0] + ".failed.csv")
+    return save_loc.with_name(save_loc.stem + ".failed.csv")
 
 
 def _make_config(settings: dict[str, Any]) -> PredictConfig:
@@ -209,7 +211,43 @@ def _check_against_model(config: PredictConfig, model: Model) -> Schema:
         raise SettingError(
             f"schema {schema.name} has {len(schema.label_cols)} answers, the model {model.config.output_dim}"
         )
+    columns = count_columns(schema, config.n_samples if config.keep_concentrations else 0)
+    if columns > _MOST_FITS_COLUMNS and Path(config.save_loc).suffix.lower() in (".fits", ".fit"):
+        raise SettingError(
+            f"save_loc {config.save_loc} would need {columns} columns, a FITS table holds {_MOST_FITS_COLUMNS}; "
+            "leave the concentrations out with --no-concentrations, or write .parquet"
+        )
     return schema
+
+
+def _check_save_loc(config: PredictConfig) -> None:
+    """Find out now, and not after hours of work, whether the table can be written."""
+    save_loc = Path(config.save_loc)
+    if save_loc.exists() and not config.overwrite:
+        raise PredictionError(f"save_loc {save_loc} exists; replace it with --overwrite or choose another name")
+    try:
+        save_loc.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=save_loc.parent).close()
+    except OSError as error:
+        raise PredictionError(f"save_loc {save_loc} cannot be written: {error.strerror}; choose another") from error
+
+
+def _choose_device(device: str | None) -> str:
+    """The device, or the best there is.
+
+    Raises:
+        SettingError: torch does not know it, or does not find it here.
+    """
+    if device is None:
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise SettingError(f"device is {device!r}, which does not work here ({reason}); leave it out") from error
+    return device
 
 
 def _open_source(config: PredictConfig, model: Model) -> GalaxyDataset:
@@ -220,20 +258,20 @@ def _open_source(config: PredictConfig, model: Model) -> GalaxyDataset:
         catalog = read_catalog(config.catalog, image_root=config.image_root, check_files=False)
     elif config.folder_to_predict is not None:
         catalog = _list_folder(Path(config.folder_to_predict), config.file_format, recursive=config.recursive)
-    return ImageDataset(catalog, size=size, channels=channels, keep_faulty=True)
+    return ImageDataset(catalog, size=size, channels=channels, fit=model.config.fit, keep_faulty=True)
 
 
 def _open_shards(shard_dir: Path, split: str, size: int, channels: int) -> GalaxyDataset:
     if (shard_dir / MANIFEST_NAME).exists():
-        dataset = shards.open_split(shard_dir, split)
+        dataset = shards.open_split(shard_dir, split, keep_faulty=True)
         if dataset.image_shape != (size, size, channels):
             found = "×".join(map(str, dataset.image_shape))
             raise PredictionError(f"{shard_dir} holds images of {found}, the model takes {size}×{size}×{channels}")
         return dataset
-    files = sorted(shard_dir.glob("*.tfrecord*")) if shard_dir.is_dir() else []
+    files = sorted(path for path in shard_dir.glob("[!.]*.tfrecord*") if not path.name.endswith(".index.parquet"))
     if not files:
         raise PredictionError(f"shard_dir {shard_dir} holds no shards, nor TFRecord files of others (*.tfrecord)")
-    return shards.ShardDataset(files, [], size=size, channels=channels)
+    return shards.ShardDataset(files, [], size=size, channels=channels, keep_faulty=True)
 
 
 def _list_folder(folder: Path, file_format: str, *, recursive: bool) -> pd.DataFrame:
@@ -248,17 +286,11 @@ def _list_folder(folder: Path, file_format: str, *, recursive: bool) -> pd.DataF
     return pd.DataFrame({"id_str": ids, "file_loc": [str(path) for path in paths]})
 
 
-def _choose_workers(config: PredictConfig, galaxies: int) -> int:
+def _choose_workers(config: PredictConfig, device: str, galaxies: int) -> int:
     """On a CPU the model itself uses every core; a GPU is fed by many processes, which take a second to start."""
     if config.workers is not None:
         return config.workers
-    return min(16, os.cpu_count() or 1) if galaxies > 1000 and _best_device() == "cuda" else 0
-
-
-def _best_device() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    return min(16, count_cores()) if galaxies > 1000 and device != "cpu" else 0
 
 
 def _write(
@@ -271,7 +303,6 @@ def _write(
     good = np.array([not fault for fault in faults])
     ids, files = np.array(dataset.id_str, object), np.array(dataset.file_loc, object)
     save_loc, failed_loc = Path(config.save_loc), failed_path(config.save_loc)
-    failed_loc.unlink(missing_ok=True)
     if not good.all():
         reasons = [fault for fault in faults if fault]
         failed = pd.DataFrame({"id_str": ids[~good], "file_loc": files[~good], "reason": reasons})
@@ -289,4 +320,6 @@ def _write(
     )
     tables.write_table(catalogue, save_loc)
     failures = int((~good).sum())
+    if not failures:
+        failed_loc.unlink(missing_ok=True)  # of predictions that these replace
     return Predicted(save_loc, len(catalogue), failures, failed_loc if failures else None)

@@ -1,6 +1,5 @@
 """What predicted Dirichlet concentrations say: expected vote fractions, their intervals, chances of votes."""
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from zoobot.errors import SettingError
+from zoobot.processes import count_cores
 
 __all__ = ["check_question_index_groups", "expected_fractions", "fraction_intervals", "log_predictive"]
 
@@ -111,7 +111,7 @@ def fraction_intervals(
         for edge, probability in zip(edges, (0.5 - credibility / 2, 0.5 + credibility / 2), strict=True):
             edge[start : start + size] = _mixture_quantiles(first, second, probability).reshape(-1, answers)
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # scipy's functions let go of the GIL
+    with ThreadPoolExecutor(min(8, count_cores())) as pool:  # scipy's functions let go of the GIL
         list(pool.map(fill, range(0, galaxies, size)))
     return edges[0], edges[1]
 

@@ -12,7 +12,8 @@ import lightning.pytorch as pl
 from rich.console import Console
 from torch import Tensor
 
-from zoobot.estimators.checkpoint import save_model
+from zoobot.estimators.checkpoint import load_config, save_model
+from zoobot.files import replace_atomically
 from zoobot.progress import Advance, progress_bar
 from zoobot.training.estimator_module import EstimatorModule
 from zoobot.training.history import History
@@ -40,7 +41,6 @@ class KeepBest(pl.Callback):
         self.best_loss = float("inf")
         self.epochs_since_best = 0
         self.history = History(folder)
-        self._epoch_started = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to know."""
@@ -55,17 +55,20 @@ class KeepBest(pl.Callback):
         self.best_loss = state_dict["best_loss"]
         self.epochs_since_best = state_dict["epochs_since_best"]
         self.history = History(self.folder, state_dict["epochs"])
+        saved = load_config(self.folder)["metadata"]["metrics"]
+        if saved["epoch_cut_short"]:  # by Ctrl-C or the clock, after the last whole epoch
+            self.best_loss = min(self.best_loss, saved["test_loss"])
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock of the epoch."""
-        self._epoch_started = time.monotonic()
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop at once if the run to resume had come to its end by patience."""
+        if self.epochs_since_best >= self.patience:
+            trainer.should_stop = True
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compare the test loss with the best so far."""
-        if not isinstance(pl_module, EstimatorModule):
-            raise TypeError("KeepBest trains an EstimatorModule")
-        pl_module.check_finite()
-        train, test = pl_module.mean_losses("train"), pl_module.mean_losses("test")
+        module = _estimator(pl_module)
+        module.check_finite()
+        train, test = module.mean_losses("train"), module.mean_losses("test")
         test_loss = test.sum().item()
         improved = test_loss < self.best_loss
         self.epochs_since_best = 0 if improved else self.epochs_since_best + 1
@@ -73,14 +76,15 @@ class KeepBest(pl.Callback):
         if self.epochs_since_best >= self.patience:
             trainer.should_stop = True
         if trainer.is_global_zero:
-            self._record(trainer, pl_module, train, test)
+            self._record(trainer, module, train, test)
             if improved:
                 metrics = {
                     "epoch": len(self.history.rows),
+                    "epoch_cut_short": module.epoch_cut_short,
                     "test_loss": test_loss,
                     **self._by_question("test", test),
                 }
-                save_model(pl_module.model, self.folder, {**self.metadata, "metrics": metrics})
+                save_model(module.model, self.folder, {**self.metadata, "metrics": metrics})
 
     def _record(self, trainer: pl.Trainer, module: EstimatorModule, train: Tensor, test: Tensor) -> None:
         row = {
@@ -110,12 +114,13 @@ class SaveLast(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save, unless the epoch was cut short: a run resumed from there would not equal an unbroken one."""
-        if getattr(pl_module, "epoch_cut_short", False):
+        if _estimator(pl_module).epoch_cut_short:
             return
-        temporary = self._path.with_name(f".tmp-{self._path.name}")
-        trainer.save_checkpoint(temporary)
         if trainer.is_global_zero:
-            temporary.replace(self._path)
+            with replace_atomically(self._path) as path:
+                trainer.save_checkpoint(path)
+        else:
+            trainer.save_checkpoint(self._path)  # only takes part; the first process writes
 
 
 class StopOnTime(pl.Callback):
@@ -130,10 +135,8 @@ class StopOnTime(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Look at the clock."""
-        if not isinstance(pl_module, EstimatorModule):
-            raise TypeError("StopOnTime trains an EstimatorModule")
-        if pl_module.minutes() + self._testing_minutes >= self._max_minutes:
-            stop_early(trainer, pl_module, batch_idx)
+        if self._is_time(trainer, pl_module):
+            _stop_early(trainer, pl_module, batch_idx)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -142,12 +145,29 @@ class StopOnTime(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Learn how long testing takes."""
         self._testing_minutes = (time.monotonic() - self._testing_began) / 60
+        if self._is_time(trainer, pl_module):
+            trainer.should_stop = True
+
+    def _is_time(self, trainer: pl.Trainer, module: pl.LightningModule) -> bool:
+        minutes = _estimator(module).minutes() + self._testing_minutes
+        return _agree(trainer, minutes >= self._max_minutes)
 
 
-def stop_early(trainer: pl.Trainer, module: EstimatorModule, batch_idx: int) -> None:
+def _stop_early(trainer: pl.Trainer, module: pl.LightningModule, batch_idx: int) -> None:
     """Ask for an end after this batch; the model is still tested, and kept if it is the best."""
     trainer.should_stop = True
-    module.epoch_cut_short = batch_idx + 1 < trainer.num_training_batches
+    _estimator(module).epoch_cut_short = batch_idx + 1 < trainer.num_training_batches
+
+
+def _agree(trainer: pl.Trainer, decision: bool) -> bool:
+    """Whether any of the devices decided so: all must stop together, or the others wait for ever."""
+    return trainer.strategy.reduce_boolean_decision(decision, all=False) if trainer.world_size > 1 else decision
+
+
+def _estimator(module: pl.LightningModule) -> EstimatorModule:
+    if not isinstance(module, EstimatorModule):
+        raise TypeError(f"these callbacks train an EstimatorModule, not a {type(module).__name__}")
+    return module
 
 
 class StopOnInterrupt(pl.Callback):
@@ -178,8 +198,8 @@ class StopOnInterrupt(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Pass the wish on."""
-        if self.asked and isinstance(pl_module, EstimatorModule):
-            stop_early(trainer, pl_module, batch_idx)
+        if _agree(trainer, self.asked):
+            _stop_early(trainer, pl_module, batch_idx)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
@@ -190,8 +210,8 @@ class StopOnInterrupt(pl.Callback):
 class ShowProgress(pl.Callback):
     """A bar for each epoch with galaxies a second and the loss, then a line with what the test said."""
 
-    def __init__(self, epochs: int | None, galaxies: int) -> None:
-        self._epochs, self._galaxies = epochs, galaxies
+    def __init__(self, keeper: KeepBest, epochs: int | None, galaxies: int) -> None:
+        self._keeper, self._epochs, self._galaxies = keeper, epochs, galaxies
         self._open = contextlib.ExitStack()
         self._advance: Advance | None = None
         self._shown = 0.0
@@ -220,7 +240,7 @@ class ShowProgress(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say how the epoch went."""
         self._close()
-        keeper = next(callback for callback in trainer.callbacks if isinstance(callback, KeepBest))  # type: ignore[attr-defined]
+        keeper = self._keeper
         if trainer.is_global_zero and keeper.history.rows:
             row = keeper.history.rows[-1]
             best = " (best so far, saved)" if keeper.epochs_since_best == 0 else ""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
@@ -17,7 +18,7 @@ from zoobot.estimators.define_model import Model
 if TYPE_CHECKING:
     from zoobot.training.training_config import TrainConfig
 
-__all__ = ["EstimatorModule", "MultiquestionLossFunction", "learning_rate_factor"]
+__all__ = ["EstimatorModule", "GalaxyData", "MultiquestionLossFunction", "learning_rate_factor"]
 
 MultiquestionLossFunction = Callable[[Tensor, Tensor], Tensor]
 WARM_UP = 0.05
@@ -37,6 +38,11 @@ def learning_rate_factor(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - WARM_UP) / (1 - WARM_UP))))
 
 
+def _mix(*numbers: int) -> int:
+    """One seed out of several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
+
+
 class EpochSampler(Sampler[int]):
     """A random order of all galaxies that depends only on the seed and the epoch, which Lightning tells it."""
 
@@ -48,11 +54,36 @@ class EpochSampler(Sampler[int]):
         self._epoch = epoch
 
     def __len__(self) -> int:
+        """The number of galaxies."""
         return self._length
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(hash((self._seed, self._epoch)) % 2**63)
+        """Their positions."""
+        generator = torch.Generator().manual_seed(_mix(self._seed, self._epoch))
         yield from torch.randperm(self._length, generator=generator).tolist()
+
+
+class GalaxyData(pl.LightningDataModule):
+    """The training galaxies in a new order each epoch, and the test galaxies in theirs."""
+
+    def __init__(self, train_dataset: GalaxyDataset, test_dataset: GalaxyDataset, settings: "TrainConfig") -> None:
+        super().__init__()
+        self._train, self._test, self._settings = train_dataset, test_dataset, settings
+
+    def train_dataloader(self) -> "DataLoader[Batch]":
+        """Batches to learn from."""
+        if self.trainer is None:
+            raise RuntimeError("a trainer must ask for it, which knows the epoch")
+        epoch = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
+        sampler = EpochSampler(len(self._train), self._settings.seed, epoch)
+        batch_size = self._settings.batch_size
+        while len(sampler) > 1 and len(sampler) % batch_size == 1:
+            batch_size += 1  # batch normalisation cannot take a last batch of one galaxy
+        return make_loader(self._train, batch_size, sampler=sampler, workers=self._settings.workers or 0)
+
+    def val_dataloader(self) -> "DataLoader[Batch]":
+        """Batches to stop by."""
+        return make_loader(self._test, self._settings.batch_size, workers=self._settings.workers or 0)
 
 
 class EstimatorModule(pl.LightningModule):
@@ -64,52 +95,19 @@ class EstimatorModule(pl.LightningModule):
     Args:
         model: the model.
         loss: ``(votes, concentrations) -> (galaxies, questions)`` or ``(galaxies,)``.
-        train_dataset: galaxies to learn from.
-        test_dataset: galaxies to stop by.
         settings: how to train.
-        identity: what makes this run this run; a checkpoint of another one is refused.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        loss: MultiquestionLossFunction,
-        train_dataset: GalaxyDataset,
-        test_dataset: GalaxyDataset,
-        settings: "TrainConfig",
-        identity: dict[str, Any],
-    ) -> None:
+    def __init__(self, model: Model, loss: MultiquestionLossFunction, settings: "TrainConfig") -> None:
         super().__init__()
         self.model = model
         self.settings = settings
-        self.identity = identity
         self.minutes_before = 0.0
         self.epoch_cut_short = False
         self._loss = loss if isinstance(loss, nn.Module) else _Callable(loss)
-        self._datasets = train_dataset, test_dataset
         self._started = time.monotonic()
         self._unchecked: tuple[Tensor, list[str]] | None = None
         self._totals: dict[str, Tensor] = {}
-
-    # data
-
-    def train_dataloader(self) -> "DataLoader[Batch]":
-        """Batches in a new order each epoch."""
-        epoch = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
-        sampler = EpochSampler(len(self._datasets[0]), self.settings.seed, epoch)
-        batch_size = self.settings.batch_size
-        while len(sampler) > 1 and len(sampler) % batch_size == 1:
-            batch_size += 1  # batch normalisation cannot take a last batch of one galaxy
-        return self._loader(self._datasets[0], batch_size, sampler)
-
-    def val_dataloader(self) -> "DataLoader[Batch]":
-        """Batches in the dataset's order."""
-        return self._loader(self._datasets[1], self.settings.batch_size)
-
-    def _loader(
-        self, dataset: GalaxyDataset, batch_size: int, sampler: Sampler[int] | None = None
-    ) -> "DataLoader[Batch]":
-        return make_loader(dataset, batch_size, sampler=sampler, workers=self.settings.workers or 0)
 
     # one step
 
@@ -117,7 +115,7 @@ class EstimatorModule(pl.LightningModule):
         """Set the learning rate and the seed of this step."""
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self.settings.learning_rate * learning_rate_factor(self.progress())
-        torch.manual_seed(hash((self.settings.seed, self.global_step, self.global_rank)) % 2**63)
+        torch.manual_seed(_mix(self.settings.seed, self.global_step, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch: summed over questions, averaged over galaxies."""
@@ -129,12 +127,14 @@ class EstimatorModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add up the losses of the test galaxies."""
-        self._losses(batch, "test")
+        self._unchecked = self._losses(batch, "test").sum(), batch.id_str
+        self.check_finite()
 
     def _losses(self, batch: Batch, split: str) -> Tensor:
         losses: Tensor = self._loss(batch.votes, self.model(batch.images))
         losses = losses.reshape(len(batch.images), -1)
-        total = torch.cat([losses.detach().double().sum(0), losses.new_tensor([len(losses)]).double()])
+        wide = torch.float32 if losses.device.type == "mps" else torch.float64
+        total = torch.cat([losses.detach().to(wide).sum(0), losses.new_tensor([len(losses)], dtype=wide)])
         self._totals[split] = self._totals[split] + total if split in self._totals else total
         return losses
 
@@ -151,7 +151,7 @@ class EstimatorModule(pl.LightningModule):
             names = ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
             raise TrainingError(
                 f"the loss became {loss.item()} at step {self.global_step} in the batch of galaxies {names}; "
-                "the best model so far is kept: try a lower learning rate, or look at the votes of these galaxies"
+                "the best model so far, if any, is kept: try a lower learning rate, or look at these galaxies' votes"
             )
 
     # the end of an epoch
@@ -174,14 +174,16 @@ class EstimatorModule(pl.LightningModule):
     # the run
 
     def minutes(self) -> float:
-        """Minutes of training so far, those before an interruption included."""
-        return self.minutes_before + (time.monotonic() - self._started) / 60
+        """Minutes of training so far, those before an interruption included; the same on all devices."""
+        minutes = self.minutes_before + (time.monotonic() - self._started) / 60
+        return float(self.trainer.strategy.broadcast(minutes)) if self.trainer.world_size > 1 else minutes
 
     def progress(self) -> float:
         """How much of the run is done, from 0 to 1: by steps, or by time where that runs out first."""
-        by_time = self.minutes() / self.settings.max_minutes if self.settings.max_minutes else 0.0
+        limit = self.settings.max_minutes
+        by_time = self.minutes() / limit if limit else 0.0
         epochs, steps_an_epoch = self.settings.epochs, max(1, int(self.trainer.num_training_batches))
-        by_steps = self.global_step / (epochs * steps_an_epoch) if epochs else 0.0
+        by_steps = (self.global_step + 0.5) / (epochs * steps_an_epoch) if epochs else 0.0
         return min(1.0, max(by_time, by_steps))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -197,32 +199,13 @@ class EstimatorModule(pl.LightningModule):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the time spent, and what run it is."""
+        """Keep the time spent."""
         checkpoint["minutes"] = self.minutes()
-        checkpoint["identity"] = self.identity
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on from the time spent.
-
-        Raises:
-            TrainingError: the checkpoint is of another run.
-        """
-        other = [
-            f"{part} ({', '.join(changed)})"
-            for part, facts in self.identity.items()
-            if (changed := _differences(checkpoint["identity"][part], facts))
-        ]
-        if other:
-            raise TrainingError(
-                f"the run to resume had another {' and '.join(other)}; "
-                "resume with the same, or begin anew with --overwrite"
-            )
+        """Go on from the time spent."""
         self.minutes_before = checkpoint["minutes"]
         self._started = time.monotonic()
-
-
-def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
 
 
 class _Callable(nn.Module):

@@ -2,9 +2,9 @@
 
 import contextlib
 import hashlib
+import json
 import logging
 import math
-import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -12,18 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from zoobot.data.datasets import GalaxyDataset
-from zoobot.errors import ModelError, SettingError, TrainingError
+from zoobot.errors import SettingError, TrainingError
 from zoobot.estimators.checkpoint import load_config, load_model, update_metadata
 from zoobot.estimators.define_model import Model
+from zoobot.processes import count_cores
 from zoobot.training import losses
 from zoobot.training.callbacks import LAST_NAME, KeepBest, SaveLast, ShowProgress, StopOnInterrupt, StopOnTime
-from zoobot.training.estimator_module import EstimatorModule, MultiquestionLossFunction
+from zoobot.training.estimator_module import EstimatorModule, GalaxyData, MultiquestionLossFunction
 from zoobot.training.history import HISTORY_NAME, save_learning_curve
 
 __all__ = ["TrainConfig", "train_estimator"]
@@ -104,7 +106,7 @@ class TrainConfig:
             object.__setattr__(self, "epochs", 50)
         if self.workers is None:
             # on a CPU the gather from the memory map costs less than handing batches between processes
-            object.__setattr__(self, "workers", min(8, os.cpu_count() or 1) if torch.cuda.is_available() else 0)
+            object.__setattr__(self, "workers", min(8, count_cores()) if torch.cuda.is_available() else 0)
 
 
 def train_estimator(
@@ -134,27 +136,31 @@ def train_estimator(
     _check_fit(model, train_dataset, test_dataset)
     loss = loss or _default_loss(model)
     settings = {name: value for name, value in asdict(config).items() if name not in ("resume", "overwrite", "log_dir")}
-    description = {
+    metadata = {
         "training": settings,
         "data": {"train": _describe_data(train_dataset), "test": _describe_data(test_dataset)},
     }
-    identity = {
-        "model": model.config.to_dict(),
-        "settings": {name: value for name, value in settings.items() if name not in _FREE_SETTINGS},
-        "data": description["data"],
-    }
-    if config.resume and _is_finished(folder, description):
-        model.load_state_dict(load_model(folder).state_dict())
-        return model
-    module = EstimatorModule(model, loss, train_dataset, test_dataset, config, identity)
-    trainer = _make_trainer(model, config, len(train_dataset), description)
+    keeper = KeepBest(folder, config.patience, model.schema.question_names if model.schema else [], metadata)
+    stopper = StopOnInterrupt()
+    trainer = _make_trainer(config, keeper, stopper, ShowProgress(keeper, config.epochs, len(train_dataset)))
     if not config.resume:
         _clear_folder(folder, overwrite=config.overwrite)
-    last = folder / LAST_NAME
-    stopper = next(callback for callback in trainer.callbacks if isinstance(callback, StopOnInterrupt))  # type: ignore[attr-defined]
-    with _quiet_lightning(), stopper:
-        trainer.fit(module, ckpt_path=last if config.resume and last.exists() else None, weights_only=True)
-    return _finish(model, trainer, folder, finished=not stopper.asked)
+    elif _check_run(folder, model, metadata):
+        return _load_best(model, folder)
+    last = _find_last(folder)
+    data = GalaxyData(train_dataset, test_dataset, config)
+    module = EstimatorModule(model.train(), loss, config)
+    with _quiet_lightning(), stopper, torch.random.fork_rng():
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
+        except SystemExit as stop:  # Lightning's answer to a second Ctrl-C
+            raise KeyboardInterrupt from stop
+    if not (folder / "config.json").exists():
+        raise TrainingError(f"training stopped before the first test; {folder} holds no model")
+    if trainer.is_global_zero:
+        update_metadata(folder, {"finished": not stopper.asked})
+        save_learning_curve(folder)
+    return _load_best(model, folder)
 
 
 def _check_fit(model: Model, *datasets: GalaxyDataset) -> None:
@@ -200,33 +206,88 @@ def _default_loss(model: Model) -> MultiquestionLossFunction:
 
 
 def _describe_data(dataset: GalaxyDataset) -> dict[str, Any]:
-    """How many galaxies, and a fingerprint of their names."""
-    digest = hashlib.sha256("\n".join(dataset.id_str).encode()).hexdigest()
-    return {"galaxies": len(dataset), "id_sha256": digest}
+    """How many galaxies, and a fingerprint of their names and votes."""
+    digest = hashlib.sha256("\n".join([*dataset.label_cols, "", *dataset.id_str]).encode())
+    digest.update(np.ascontiguousarray(dataset.votes).tobytes())
+    return {"galaxies": len(dataset), "sha256": digest.hexdigest()}
 
 
-def _is_finished(folder: Path, description: dict[str, Any]) -> bool:
-    """Whether the folder holds this very run, at its end."""
-    try:
-        metadata = load_config(folder)["metadata"]
-    except ModelError:
+def _check_run(folder: Path, model: Model, metadata: dict[str, Any]) -> bool:
+    """Check that the folder holds this very run, or none; true if the run came to its end.
+
+    Raises:
+        TrainingError: it holds another one.
+    """
+    if not (folder / "config.json").exists():
         return False
-    plain = {name: metadata.get(name) for name in description}
-    same_length = all(
-        plain["training"].get(name) == description["training"][name] for name in ("epochs", "patience", "max_minutes")
+    found = load_config(folder)
+    known = found["metadata"]
+    wanted = json.loads(json.dumps(metadata))  # as it is once saved
+    if "training" in known:
+        before = _identify(found["model"], found["schema"], known)
+        now = _identify(model.config.to_dict(), model.schema.to_dict() if model.schema else None, wanted)
+        changed = [f"{part} ({', '.join(names)})" for part in now if (names := _differences(before[part], now[part]))]
+        if changed:
+            raise TrainingError(
+                f"the run in {folder} had another {' and '.join(changed)}; "
+                "resume with the same, or begin anew with --overwrite"
+            )
+        lengths = ("epochs", "patience", "max_minutes")
+        if known.get("finished") and all(known["training"].get(name) == wanted["training"][name] for name in lengths):
+            return True
+        if (folder / LAST_NAME).exists() or not known.get("finished"):
+            return False
+    raise TrainingError(
+        f"{folder} holds a model, but no run to go on with (no {LAST_NAME}); "
+        "choose another folder, or replace the model with --overwrite"
     )
-    return bool(metadata.get("finished")) and same_length and plain["data"] == description["data"]
 
 
-def _make_trainer(model: Model, config: TrainConfig, galaxies: int, metadata: dict[str, Any]) -> pl.Trainer:
+def _identify(model: dict[str, Any], schema: dict[str, Any] | None, metadata: dict[str, Any]) -> dict[str, Any]:
+    """What makes a run that run."""
+    settings = {name: value for name, value in metadata["training"].items() if name not in _FREE_SETTINGS}
+    return {
+        "model": json.loads(json.dumps(model)),
+        "schema": schema or {},
+        "settings": settings,
+        "data": metadata["data"],
+    }
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+
+
+def _find_last(folder: Path) -> Path | None:
+    """The checkpoint to go on from, if there is one.
+
+    Raises:
+        TrainingError: it is not whole.
+    """
+    path = folder / LAST_NAME
+    if not path.exists():
+        return None
+    try:
+        torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except Exception as error:  # torch raises whatever its parts do
+        raise TrainingError(f"{path} cannot be read ({type(error).__name__}); begin anew with --overwrite") from error
+    return path
+
+
+def _load_best(model: Model, folder: Path) -> Model:
+    with torch.random.fork_rng():  # building a model draws its first weights
+        model.load_state_dict(load_model(folder).state_dict())
+    return model.eval()
+
+
+def _make_trainer(config: TrainConfig, keeper: KeepBest, *others: pl.Callback) -> pl.Trainer:
     folder = Path(config.log_dir)
-    names = model.schema.question_names if model.schema is not None else []
-    callbacks: list[pl.Callback] = [KeepBest(folder, config.patience, names, metadata)]
+    callbacks: list[pl.Callback] = [keeper]  # before the averaging, whose weights it saves
     if config.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=config.ema_decay))
     if config.max_minutes is not None:
         callbacks.append(StopOnTime(config.max_minutes))
-    callbacks += [StopOnInterrupt(), SaveLast(folder), ShowProgress(config.epochs, galaxies)]
+    callbacks += [SaveLast(folder), *others]
     try:
         with _quiet_lightning():
             return pl.Trainer(
@@ -254,17 +315,6 @@ def _choose_precision(config: TrainConfig) -> str:
         return config.precision
     on_gpu = config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
-
-
-def _finish(model: Model, trainer: pl.Trainer, folder: Path, *, finished: bool) -> Model:
-    """Take the best weights back; say in the folder whether the run came to its end."""
-    if not (folder / "config.json").exists():
-        raise TrainingError(f"training stopped before the first epoch was tested; {folder} holds no model")
-    if trainer.is_global_zero:
-        update_metadata(folder, {"finished": finished})
-        save_learning_curve(folder)
-    model.load_state_dict(load_model(folder).state_dict())
-    return model.eval()
 
 
 @contextlib.contextmanager
