@@ -57,7 +57,8 @@ def _plural(item: str) -> str:
 
 def print_machine(repeats: int) -> None:
     """How the figures above it came about."""
-    print(f"\nMedians of {repeats} rounds in turn, on {count_cores()} cores, torch {version('torch')}.\n")
+    rounds = f"Medians of {repeats} rounds in turn" if repeats > 1 else "One round"
+    print(f"\n{rounds}, on {count_cores()} cores, torch {version('torch')}.\n")
 
 
 class OtherPython:

@@ -113,7 +113,7 @@ class Loop:
 def compare(setting: Setting, repeats: int, peers: dict[str, timing.Case], bfloat16: bool) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         paths = galaxies.find_or_make_up(None, Path(scratch), size=setting.image_size)
-        config = ShardConfig(img_size=setting.image_size, color=False, eval_size=setting.batch_size)
+        config = ShardConfig(img_size=setting.image_size, color=False, eval_size=setting.batch_size, workers=1)
         count = (setting.steps + 1) * setting.batch_size
         folder = galaxies.make_shards(Path(scratch, "shards"), paths, count, config)
         batch = shards.open_split(folder, "train").__getitems__(range(setting.batch_size))
@@ -136,7 +136,7 @@ def main() -> None:
     parser = timing.make_parser(__doc__, repeats=5)
     parser.add_argument("--tensorflow-python", type=Path)
     args = parser.parse_args()
-    steps, small_steps, repeats = (4, 4, 1) if args.quick else (6, 30, args.repeats)
+    steps, small_steps, repeats = (4, 4, 1) if args.quick else (6, 20, args.repeats)
     with ExitStack() as stack:
         peers: dict[str, timing.Case] = {}
         if args.tensorflow_python:

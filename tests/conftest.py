@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import cv2
+import hypothesis
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,6 +17,9 @@ from zoobot.estimators import define_model
 from zoobot.estimators.define_model import Model
 from zoobot.schemas import Schema
 from zoobot.training.training_config import TrainConfig, train_estimator
+
+hypothesis.settings.register_profile("zoobot", deadline=None)  # machines are shared, and one run may be slow
+hypothesis.settings.load_profile("zoobot")
 
 TREE = """
 description = "a tree for tests"

@@ -372,6 +372,36 @@ def test_weights_and_config_of_two_saves_are_refused(tmp_path: Path) -> None:
         checkpoint.load_model(tmp_path / "one")
 
 
+def test_a_strangers_config_takes_no_memory(tmp_path: Path) -> None:
+    built_on = []
+
+    class Watched(TinyEncoder):
+        def __init__(self, channels: int) -> None:
+            super().__init__(channels)
+            built_on.append(self.layers[0].weight.device.type)
+
+    register_encoder("watched", Watched)
+    checkpoint.save_model(make_model(encoder="watched"), tmp_path)
+    config = checkpoint.load_config(tmp_path)
+    edit_config(tmp_path, model={**config["model"], "output_dim": 65_536})
+    built_on.clear()
+    with pytest.raises(ModelError, match=r"head.linear.bias: got \(5,\), expected \(65536,\)"):
+        checkpoint.load_model(tmp_path)
+    assert built_on == ["meta"]
+
+
+def test_an_encoder_that_cannot_be_built_without_memory_loads(tmp_path: Path) -> None:
+    class Computing(TinyEncoder):
+        def __init__(self, channels: int) -> None:
+            super().__init__(channels)
+            self.scale = torch.ones(1).item()
+
+    register_encoder("computing", Computing)
+    model = make_model(encoder="computing").eval()
+    checkpoint.save_model(model, tmp_path)
+    assert torch.equal(checkpoint.load_model(tmp_path)(make_images()), model(make_images()))
+
+
 def test_a_missing_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="does not exist"):
         checkpoint.load_model(tmp_path / "nowhere")

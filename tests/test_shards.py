@@ -1,5 +1,7 @@
 """Shards: same bytes however made, resumable, checked, and read back as they went in."""
 
+import hashlib
+import os
 import shutil
 import signal
 import subprocess
@@ -12,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import SIZE, make_survey
+from torch.utils.data import DistributedSampler
 
 from zoobot import schemas
 from zoobot.data import images, shard_writing, shards, tfrecord
@@ -23,8 +26,21 @@ from zoobot.data.shard_writing import ShardConfig, check_shards, create_shards
 from zoobot.errors import ImageError, SettingError, ShardError
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+def contents(folder: Path) -> dict[str, str]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def write_records(path: Path, *records: dict[str, tfrecord.FeatureValue]) -> Path:
+    with open(path, "wb") as file:
+        for features in records:
+            tfrecord.write_record(file, tfrecord.encode_example(features))
+    return path
+
+
+def galaxy(**features: tfrecord.FeatureValue) -> dict[str, tfrecord.FeatureValue]:
+    """A raw record of 2 by 2 pixels."""
+    return {"id_str": "a", "matrix": b"\7" * 12, "height": 2, "width": 2, "channels": 3, **features}
 
 
 def test_galaxies_come_back_with_their_votes_and_pixels(catalog, schema, shard_dir):
@@ -59,6 +75,28 @@ def test_encoded_shards_read_like_raw_ones(catalog, schema, shard_dir, tmp_path,
     assert difference.max() == 0 if encoding == "png" else difference.mean() < 6
 
 
+def test_a_bad_picture_in_a_shard_raises_or_is_reported(catalog, schema, tmp_path):
+    config = ShardConfig(img_size=SIZE, eval_size=11, encoding="png")
+    create_shards(catalog, tmp_path / "s", schema, config)
+    dataset = shards.open_split(tmp_path / "s", "test")
+    file = dataset.files[0]
+    content = bytearray(file.read_bytes())
+    content[dataset._start[3] : dataset._start[3] + 8] = b"no image"
+    file.write_bytes(content)
+    os.utime(file, (0, 0))  # as if it had been so from the beginning
+    for workers in (0, 1):
+        broken = shards.open_split(tmp_path / "s", "test")
+        with pytest.raises(ImageError) as caught:
+            list(make_loader(broken, 4, workers=workers))
+        assert str(caught.value).startswith(f"cannot read image {file}: galaxy {broken.id_str[3]}: ")
+        assert "Traceback" not in str(caught.value)
+    dataset = shards.open_split(tmp_path / "s", "test", keep_faulty=True)
+    batch = dataset.__getitems__([2, 3])
+    assert batch.faults == ["", str(caught.value)]
+    assert batch.images[0].sum() > 0
+    assert batch.images[1].sum() == 0
+
+
 def test_unlabelled_galaxies_have_no_votes(shard_dir):
     dataset = shards.open_split(shard_dir, "unlabelled")
     assert len(dataset) == 40
@@ -73,6 +111,22 @@ def test_a_loader_gives_every_galaxy_once_the_last_partial_batch_too(shard_dir):
         assert [len(batch.images) for batch in batches] == [8, 8, 8, 5]
         assert sorted(name for batch in batches for name in batch.id_str) == sorted(dataset.id_str)
         assert batches[0].images.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_two_replicas_share_out_the_galaxies_of_every_epoch(shard_dir, workers):
+    dataset = shards.open_split(shard_dir, "unlabelled")
+    samplers = [DistributedSampler(dataset, num_replicas=2, rank=rank, seed=3) for rank in range(2)]
+    loaders = [make_loader(dataset, 8, sampler=sampler, workers=workers) for sampler in samplers]
+    orders = []
+    for epoch in range(2):
+        for sampler in samplers:
+            sampler.set_epoch(epoch)
+        seen = [[name for batch in loader for name in batch.id_str] for loader in loaders]
+        assert [len(names) for names in seen] == [20, 20]
+        assert sorted(seen[0] + seen[1]) == sorted(dataset.id_str)
+        orders.append(seen)
+    assert orders[0] != orders[1]
 
 
 def test_a_dataset_over_images_equals_the_shards(catalog, schema, shard_dir):
@@ -122,15 +176,16 @@ def test_an_interrupted_run_ends_with_the_same_bytes(catalog, schema, tmp_path, 
 
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_bytes(tree, tmp_path):
-    catalog = make_survey(tmp_path / "survey", galaxies=600)
+    catalog = make_survey(tmp_path / "survey", galaxies=320)
     command = [sys.executable, "-m", "zoobot", "create-shards", "--labelled-catalog", str(catalog)]
-    command += ["--schema", str(tree), "--img-size", "1000", "--shard-dir"]
+    command += ["--schema", str(tree), "--img-size", "300", "--shard-dir"]
     subprocess.run([*command, str(tmp_path / "unbroken")], check=True)
     process = subprocess.Popen([*command, str(tmp_path / "killed")])
     while process.poll() is None and not list((tmp_path / "killed").glob("train/*.parquet")):
-        time.sleep(0.01)
+        time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "it was too quick to be killed"
+    process.wait()
+    assert not Manifest.load(tmp_path / "killed").complete, "it was too quick to be killed"
     subprocess.run([*command, str(tmp_path / "killed")], check=True)
     assert contents(tmp_path / "killed") == contents(tmp_path / "unbroken")
 
@@ -178,6 +233,12 @@ def test_bad_images_stop_it_all_at_once_and_nothing_is_lost(catalog_with_bad_ima
         create_shards(catalog, tmp_path / "s", schema, ShardConfig(img_size=SIZE))
     assert "J0003.png" in str(caught.value)
     assert "J0017.png" in str(caught.value)
+    bad_images = tmp_path / "s" / shard_writing.BAD_IMAGES_NAME
+    assert str(bad_images) in str(caught.value)
+    assert sorted(pd.read_csv(bad_images)["id_str"]) == ["J0003", "J0017"]
+    files = list((tmp_path / "s").rglob("*.tfrecord"))
+    assert files
+    assert all(index_path(file).exists() for file in files)
     with pytest.raises(ShardError, match="not finished"):
         shards.load_datasets(tmp_path / "s")
     # mended, it goes on
@@ -185,6 +246,7 @@ def test_bad_images_stop_it_all_at_once_and_nothing_is_lost(catalog_with_bad_ima
         (catalog.parent / "images" / name).write_bytes(whole)
     manifest = create_shards(catalog, tmp_path / "s", schema, ShardConfig(img_size=SIZE))
     assert sum(manifest.counts.values()) == 40
+    assert not bad_images.exists()
     check_shards(tmp_path / "s")
 
 
@@ -265,6 +327,51 @@ def test_a_lost_index_is_made_again(shard_dir, tmp_path):
     assert index_path(file).exists()
 
 
+def test_the_index_of_a_file_that_was_replaced_is_made_again(tmp_path):
+    path = write_records(tmp_path / "others.tfrecord", galaxy(id_str="a", smooth=1.0))
+    assert load_index(path)["id_str"].to_pylist() == ["a"]
+    written = index_path(path).stat().st_mtime_ns
+    write_records(path, galaxy(id_str="b", smooth=2.0))
+    os.utime(path, ns=(written + 1, written + 1))
+    dataset = shards.ShardDataset([path])
+    assert dataset.id_str == ["b"]
+    assert dataset.votes.tolist() == [[2.0]]
+
+
+def test_shards_are_written_before_their_indexes(shard_dir):
+    for file in shard_dir.rglob("*.tfrecord"):
+        assert file.stat().st_mtime_ns <= index_path(file).stat().st_mtime_ns
+
+
+def test_a_run_leaves_another_ones_files_alone(catalog, schema, tmp_path, monkeypatch):
+    config = ShardConfig(img_size=SIZE, eval_size=11, workers=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(shard_writing, "_write_shard", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            create_shards(catalog, tmp_path / "s", schema, config)
+    (tmp_path / "s" / "train").mkdir()
+    live = tmp_path / "s" / "train" / f".tmp-{os.getppid()}-train.tfrecord"
+    live.touch()
+    create_shards(catalog, tmp_path / "s", schema, config)
+    assert live.exists()
+
+
+def test_columns_that_shards_do_not_hold_are_not_kept(catalog, schema, tmp_path, monkeypatch):
+    table = pd.read_csv(catalog).assign(survey="a long description")
+    table.to_csv(catalog.with_name("wide.csv"), index=False)
+    columns = set()
+    genuine = shard_writing._write_shard
+
+    def watch(shard, label_cols, config):
+        columns.update(shard.catalog.columns)
+        return genuine(shard, label_cols, config)
+
+    monkeypatch.setattr(shard_writing, "_write_shard", watch)
+    config = ShardConfig(img_size=SIZE, workers=1)
+    create_shards(catalog.with_name("wide.csv"), tmp_path / "s", schema, config, unlabelled_catalog=catalog)
+    assert columns == {"id_str", "file_loc", *schema.label_cols}
+
+
 def test_votes_of_another_schema_are_missed(shard_dir):
     with pytest.raises(ShardError, match="another schema"):
         shards.load_datasets(shard_dir, schemas.load("gz2"))
@@ -310,18 +417,50 @@ def test_third_party_encoded_tfrecords_read(shared_data):
 
 
 def test_a_record_without_an_image_is_named(tmp_path):
-    path = tmp_path / "votes.tfrecord"
-    with open(path, "wb") as file:
-        tfrecord.write_record(file, tfrecord.encode_example({"id_str": "a", "smooth": 1.0}))
+    path = write_records(tmp_path / "votes.tfrecord", {"id_str": "a", "smooth": 1.0})
     with pytest.raises(ShardError, match=r"votes\.tfrecord: record 0: it has no image"):
         shards.ShardDataset([path])
 
 
-@pytest.mark.parametrize("size", [0, -1, 2**40])
-def test_a_record_with_a_false_size_is_named(tmp_path, size):
-    path = tmp_path / "lies.tfrecord"
-    features = {"matrix": b"\0" * 12, "height": size, "width": 2, "channels": 3}
-    with open(path, "wb") as file:
-        tfrecord.write_record(file, tfrecord.encode_example(features))
+@pytest.mark.parametrize("size", [{"height": 3}, {"width": 1}, {"channels": 1}])
+def test_a_record_that_does_not_hold_its_size_is_named(tmp_path, size):
+    path = write_records(tmp_path / "lies.tfrecord", galaxy(**size))
     with pytest.raises(ShardError, match="record 0: its matrix holds 12 bytes"):
         shards.ShardDataset([path])
+
+
+@pytest.mark.parametrize(
+    "size",
+    [{"height": 0}, {"height": -2, "width": -2}, {"height": 2**40}, {"width": 2**31 - 1}, {"channels": 12}],
+)
+@pytest.mark.parametrize("encoded", [False, True])
+def test_a_record_with_a_size_that_no_image_has_is_named(tmp_path, size, encoded):
+    features = galaxy(**size)
+    if encoded:
+        features = {f"image/{name}": features[name] or -1 for name in ("height", "width", "channels")}
+        features["image/encoded"] = images.encode_image(np.zeros((2, 2, 3), np.uint8), "png")
+    path = write_records(tmp_path / "lies.tfrecord", features)
+    with pytest.raises(ShardError, match=r"record 0: its height × width × channels are .* expected sides from 1"):
+        shards.ShardDataset([path])
+
+
+@pytest.mark.parametrize("size", [{}, {"image/height": 0, "image/width": 4, "image/channels": 3}])
+def test_a_record_that_leaves_its_size_to_the_picture_is_read(tmp_path, size):
+    picture = images.encode_image(np.full((4, 6, 3), 9, np.uint8), "png")
+    path = write_records(tmp_path / "pictures.tfrecord", {"image/encoded": picture, **size})
+    dataset = shards.ShardDataset([path])
+    assert dataset.image_shape == (4, 4, 3)
+    assert (dataset[0].images == 9).all()
+    assert shards.ShardDataset([path], size=5, channels=1)[0].images.shape == (1, 5, 5, 1)
+
+
+def test_votes_may_be_whole_numbers_and_never_replace_the_index(tmp_path):
+    first = galaxy(smooth=3, disk=1.5, start=7.0, end=5, **{"image/class": 4})
+    path = write_records(tmp_path / "others.tfrecord", first, galaxy(smooth=0, disk=2.0, start=1.0, end=2, odd=1))
+    dataset = shards.ShardDataset([path])
+    assert dataset.label_cols == ["disk", "smooth"]  # odd is not in every record
+    assert dataset.votes.tolist() == [[1.5, 3.0], [2.0, 0.0]]
+    assert (dataset[1].images == 7).all()
+    for name in ("start", "odd"):
+        with pytest.raises(ShardError, match=f"lacks the votes {name} .* in some or all of its records"):
+            shards.ShardDataset([path], [name])

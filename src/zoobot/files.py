@@ -55,4 +55,6 @@ def _is_running(process: int) -> bool:
         return False
     except PermissionError:  # it is somebody else's
         return True
-    return True
+    # one that has ended keeps its number until its parent asks after it, which in containers may be never
+    status = Path(f"/proc/{process}/status")
+    return not (status.exists() and "\nState:\tZ" in status.read_text())

@@ -1,5 +1,6 @@
 """The model folder: ``config.json``, ``model.safetensors`` and a model card; nothing in it is pickled."""
 
+import contextlib
 import hashlib
 import json
 import math
@@ -152,18 +153,26 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Model:
         ModelError: The folder is incomplete or damaged, or does not fit this code.
     """
     config = load_config(folder)
-    weights_path = Path(folder) / _WEIGHTS
-    weights = _read_weights(weights_path, config["weights_sha256"])
-    try:
-        schema = None if config["schema"] is None else Schema.from_dict(config["schema"])
-        build = functools.partial(build_model, ModelConfig.from_dict(config["model"]), schema)
-        sketch = _sketch(build)
-        model = build() if sketch is None or not _misfits(sketch, weights) else sketch
-    except (ZoobotError, TypeError) as error:
-        raise ModelError(f"{Path(folder) / _CONFIG}: {error}") from error
-    _check_weights(weights_path, model, weights)
+    path = Path(folder) / _WEIGHTS
+    weights = _read_weights(path, config["weights_sha256"])
+    # A stranger's config must not decide how much memory is taken: it is first built without any.
+    sketch = None
+    with contextlib.suppress(Exception), torch.device("meta"):  # parts of one's own may need memory
+        sketch = _build(Path(folder), config)
+    if sketch is not None:
+        _check_weights(path, sketch, weights)
+    model = _build(Path(folder), config)
+    _check_weights(path, model, weights)
     model.load_state_dict(weights)
     return model.to(device).eval()
+
+
+def _build(folder: Path, config: Mapping[str, Any]) -> Model:
+    try:
+        schema = None if config["schema"] is None else Schema.from_dict(config["schema"])
+        return build_model(ModelConfig.from_dict(config["model"]), schema)
+    except (ZoobotError, TypeError) as error:
+        raise ModelError(f"{folder / _CONFIG}: {error}") from error
 
 
 def _read_weights(path: Path, expected: object) -> dict[str, Tensor]:

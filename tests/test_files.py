@@ -1,0 +1,76 @@
+"""Files are replaced whole or not at all, and what a killed process leaves is cleared away."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from zoobot.files import delete_leftovers, replace_atomically
+
+
+def test_a_file_appears_whole_in_a_folder_made_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "votes.csv"
+    with replace_atomically(path) as temporary:
+        temporary.write_text("half")
+        assert not path.exists()
+        assert (temporary.parent, temporary.suffix) == (path.parent, path.suffix)
+    assert path.read_text() == "half"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_exception_leaves_the_old_content_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "votes.csv"
+    path.write_text("old")
+
+    def break_off() -> None:
+        with replace_atomically(path) as temporary:
+            temporary.write_text("new")
+            raise error
+
+    with pytest.raises(error):
+        break_off()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_block_that_writes_nothing_is_an_error_and_leaves_the_old_content(tmp_path: Path) -> None:
+    path = tmp_path / "votes.csv"
+    path.write_text("old")
+    with pytest.raises(FileNotFoundError), replace_atomically(path):
+        pass
+    assert path.read_text() == "old"
+
+
+def test_nested_files_are_replaced_all_or_none(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+
+    def write(text: str) -> None:
+        with replace_atomically(first) as one, replace_atomically(second) as two:
+            one.write_text(text)
+            two.write_text(text)
+            if text == "new":
+                raise KeyboardInterrupt
+
+    write("old")
+    with pytest.raises(KeyboardInterrupt):
+        write("new")
+    assert (first.read_text(), second.read_text()) == ("old", "old")
+    assert sorted(tmp_path.iterdir()) == [first, second]
+
+
+def test_only_leftovers_of_processes_that_ended_are_deleted(tmp_path: Path) -> None:
+    ended, zombie = (subprocess.Popen([sys.executable, "-c", ""]) for _ in range(2))
+    ended.wait()
+    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)  # ended, but its parent has not asked how
+    (tmp_path / "train").mkdir()
+    dead = [tmp_path / f".tmp-{process}-a.tfrecord" for process in (ended.pid, zombie.pid, 10**30)]
+    dead.append(tmp_path / "train" / dead[0].name)
+    kept = [tmp_path / f".tmp-{os.getpid()}-a.tfrecord", tmp_path / ".tmp-mine", tmp_path / "a.tfrecord"]
+    for path in dead + kept:
+        path.touch()
+    delete_leftovers(tmp_path)
+    assert [path for path in dead + kept if path.exists()] == kept
+    zombie.wait()
