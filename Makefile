@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-BENCHMARKS := decoding losses creating_shards reading_shards training_step prediction scaling
 
 .PHONY: help setup test lint bench interop clean
 
@@ -26,12 +25,21 @@ lint: $(READY) ## ruff, mypy and the layers of imports
 test: lint ## lint, then the doctests and the tests
 	$(BIN)/pytest
 
-# BENCH passes options on, such as BENCH="--folder folder/with/pngs --tensorflow-python .venv-tensorflow/bin/python"
+# IMAGES=folder/with/pngs takes real images; TensorFlow takes part once `make interop` has installed it
+IMAGES_OPTION = $(if $(IMAGES),--folder $(IMAGES))
+TENSORFLOW_OPTION = $(if $(wildcard .venv-tensorflow/.ready),--tensorflow-python .venv-tensorflow/bin/python)
+
 bench: $(READY) ## benchmarks, on a machine that does nothing else (about 15 minutes)
-	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py $(BENCH) || exit 1; done
+	$(BIN)/python benchmarks/decoding.py $(IMAGES_OPTION)
+	$(BIN)/python benchmarks/creating_shards.py $(IMAGES_OPTION) $(TENSORFLOW_OPTION)
+	$(BIN)/python benchmarks/reading_shards.py $(IMAGES_OPTION) $(TENSORFLOW_OPTION)
+	$(BIN)/python benchmarks/losses.py
+	$(BIN)/python benchmarks/training_step.py $(TENSORFLOW_OPTION)
+	$(BIN)/python benchmarks/prediction.py $(IMAGES_OPTION) $(TENSORFLOW_OPTION)
+	$(BIN)/python benchmarks/scaling.py
 
 interop: $(READY) ## TensorFlow's own parser reads our shards (installs TensorFlow in a venv of its own)
-	sh interop/run.sh
+	PYTHON=$(PYTHON) interop/run.sh
 
 clean: ## delete the environments and caches
 	rm -rf .venv .venv-* build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

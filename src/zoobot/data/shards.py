@@ -11,6 +11,7 @@ A TFRecord from elsewhere, of raw pixels (``matrix``) or of encoded images (``im
 """
 
 import collections
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from zoobot.data import images, tfrecord
+from zoobot.data.buffers import BufferPool
 from zoobot.data.datasets import Batch
 from zoobot.data.manifest import SPLITS, Manifest
 from zoobot.data.shard_index import INDEX_COLUMNS, is_encoded, load_index
@@ -75,7 +77,8 @@ class ShardDataset(Dataset[Batch]):
         self._start = _column(tables, "start")
         self._end = _column(tables, "end")
         self._keep_faulty = keep_faulty
-        self._maps: collections.OrderedDict[int, NDArray[np.uint8]] = collections.OrderedDict()
+        self._maps: collections.OrderedDict[int, torch.Tensor] = collections.OrderedDict()
+        self._buffers = BufferPool()
         self.image_shape = self._find_shape(tables, size, channels)
 
     def __len__(self) -> int:
@@ -93,10 +96,14 @@ class ShardDataset(Dataset[Batch]):
 
     def __getitems__(self, positions: Sequence[int]) -> Batch:
         """Gather these galaxies, in this order."""
-        pixels = np.empty((len(positions), *self.image_shape), np.uint8)
-        faults = [self._read(position, pixels[row]) for row, position in enumerate(positions)]
+        pixels = self._buffers.take(len(positions), self.image_shape)
+        faults = [""] * len(positions)
+        if self.encoded:
+            faults = [self._read(position, pixels[row].numpy()) for row, position in enumerate(positions)]
+        else:
+            torch.stack([self._span(position) for position in positions], out=pixels.flatten(1))  # on all cores
         return Batch(
-            torch.from_numpy(pixels),
+            pixels,
             torch.from_numpy(self.votes[np.asarray(positions, int)]),
             [self.id_str[position] for position in positions],
             faults,
@@ -104,13 +111,10 @@ class ShardDataset(Dataset[Batch]):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the memory maps behind when a loader's worker is given a copy."""
-        return {**self.__dict__, "_maps": collections.OrderedDict()}
+        return {**self.__dict__, "_maps": collections.OrderedDict(), "_buffers": BufferPool()}
 
     def _read(self, position: int, out: NDArray[np.uint8]) -> str:
         """Fill ``out`` with an image; give the reason if it cannot be read and that is allowed."""
-        if not self.encoded:
-            out.reshape(-1)[:] = self._span(position)
-            return ""
         height, _, channels = self.image_shape
         try:
             out[:] = self._decode(position, size=height, channels=channels)
@@ -122,21 +126,22 @@ class ShardDataset(Dataset[Batch]):
         return ""
 
     def _decode(self, position: int, *, size: int | None = None, channels: int = 3) -> NDArray[np.uint8]:
-        encoded = self._span(position).tobytes()
+        encoded = self._span(position).numpy().tobytes()
         return images.decode_image(encoded, name=self._name(position), size=size, channels=channels)
 
-    def _span(self, position: int) -> NDArray[np.uint8]:
+    def _span(self, position: int) -> torch.Tensor:
         return self._map(int(self._file[position]))[self._start[position] : self._end[position]]
 
-    def _map(self, file: int) -> NDArray[np.uint8]:
+    def _map(self, file: int) -> torch.Tensor:
         """The file's memory map; a process may hold only so many, so the longest unused is closed."""
         if file in self._maps:
             self._maps.move_to_end(file)
         else:
             if len(self._maps) >= _MOST_OPEN_FILES:
                 self._maps.popitem(last=False)
-            # a plain array over the map: slicing a numpy.memmap costs ten times as much
-            self._maps[file] = np.asarray(tfrecord.map_file(self.files[file]))
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nor is it written to
+                self._maps[file] = torch.from_numpy(tfrecord.map_file(self.files[file]))
         return self._maps[file]
 
     def _name(self, position: int) -> str:

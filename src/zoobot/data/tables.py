@@ -5,17 +5,19 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from astropy.table import Table
 from pandas.api.extensions import ExtensionDtype
 
 from zoobot.errors import CatalogError, SettingError
 from zoobot.files import replace_atomically
+
+if TYPE_CHECKING:
+    from astropy.table import Table
 
 __all__ = ["check_table_suffix", "read_table", "write_table"]
 
@@ -155,18 +157,24 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 
 def _read_fits(path: Path) -> pd.DataFrame:
+    from astropy.table import Table  # late: it takes longer to import than all else that writing shards needs
+
     return _from_astropy(Table.read(path, format="fits", mask_invalid=False))
 
 
 def _read_ecsv(path: Path) -> pd.DataFrame:
+    from astropy.table import Table
+
     return _from_astropy(Table.read(path, format="ascii.ecsv"))
 
 
 def _read_votable(path: Path) -> pd.DataFrame:
+    from astropy.table import Table
+
     return _from_astropy(Table.read(path, format="votable", use_names_over_ids=True))
 
 
-def _from_astropy(table: Table) -> pd.DataFrame:
+def _from_astropy(table: "Table") -> pd.DataFrame:
     table.convert_bytestring_to_unicode()
     vectors = [name for name in table.colnames if len(table[name].shape) > 1]
     cells: dict[str, Any] = {name: pd.Series(list(table[name]), dtype=object) for name in vectors}
@@ -199,8 +207,10 @@ def _write_votable(frame: pd.DataFrame, path: Path) -> None:
     _to_astropy(frame).write(path, format="votable")
 
 
-def _to_astropy(frame: pd.DataFrame, *, encode: bool = False) -> Table:
+def _to_astropy(frame: pd.DataFrame, *, encode: bool = False) -> "Table":
     """Convert; ``encode`` text as UTF-8 for FITS, of which astropy itself writes only ASCII but reads all."""
+    from astropy.table import Table
+
     columns = {}
     for name, column in frame.items():
         if not pd.api.types.is_string_dtype(column.dtype):

@@ -41,6 +41,7 @@ __all__ = [
 
 Buffer: TypeAlias = NDArray[np.uint8]
 FeatureValue: TypeAlias = bytes | str | int | float | NDArray[np.uint8]
+Chunk: TypeAlias = bytes | memoryview
 Kind = Literal["bytes", "float", "int64"]
 
 _HEADER = struct.Struct("<QI")
@@ -81,8 +82,10 @@ def encode_example(features: Mapping[str, FeatureValue]) -> bytes:
     >>> {name: feature.kind for name, feature in scan_example(np.frombuffer(example, np.uint8)).items()}
     {'height': 'int64', 'smooth': 'float'}
     """
-    entries = (_message(1, name.encode()) + _feature(features[name]) for name in sorted(features))
-    return _message(1, b"".join(_message(1, entry) for entry in entries))
+    chunks: list[Chunk] = []
+    for name in sorted(features):
+        chunks += _message(1, [*_message(1, [name.encode()]), *_message(2, _feature(features[name]))])
+    return b"".join(_message(1, chunks))  # the pixels are copied here, once
 
 
 def write_record(file: BinaryIO, data: bytes) -> None:
@@ -93,22 +96,23 @@ def write_record(file: BinaryIO, data: bytes) -> None:
     file.write(_FOOTER.pack(_masked_checksum(data)))
 
 
-def _feature(value: FeatureValue) -> bytes:
-    """The value field of a map entry: a Feature message."""
+def _feature(value: FeatureValue) -> list[Chunk]:
+    """A Feature message, in pieces."""
     if isinstance(value, str):
         value = value.encode()
-    if isinstance(value, bytes | np.ndarray):
-        raw = value if isinstance(value, bytes) else value.tobytes()
-        field, values = _FIELD_OF_KIND["bytes"], _message(1, raw)
-    elif isinstance(value, int):
-        field, values = _FIELD_OF_KIND["int64"], _message(1, _encode_varint(value))
-    else:
-        field, values = _FIELD_OF_KIND["float"], _message(1, struct.pack("<f", value))
-    return _message(2, _message(field, values))
+    if isinstance(value, bytes):
+        return _message(_FIELD_OF_KIND["bytes"], _message(1, [value]))
+    if isinstance(value, np.ndarray):
+        return _message(_FIELD_OF_KIND["bytes"], _message(1, [np.ascontiguousarray(value).reshape(-1).data]))
+    if isinstance(value, int):
+        return _message(_FIELD_OF_KIND["int64"], _message(1, [_encode_varint(value)]))
+    return _message(_FIELD_OF_KIND["float"], _message(1, [struct.pack("<f", value)]))
 
 
-def _message(field: int, content: bytes) -> bytes:
-    return _encode_varint(field << 3 | _DELIMITED) + _encode_varint(len(content)) + content
+def _message(field: int, content: list[Chunk]) -> list[Chunk]:
+    """A field whose content has a length, before the content."""
+    length = sum(map(len, content))
+    return [_encode_varint(field << 3 | _DELIMITED) + _encode_varint(length), *content]
 
 
 def _encode_varint(number: int) -> bytes:
