@@ -26,8 +26,9 @@ from zoobot.processes import count_cores
 
 SIZE, BATCH_SIZE = 300, 128
 OURS = "**zoobot**, uint8"
-IN_ORDER = "tf.data, floats 0 to 1, in the files' order, no votes"
-SHUFFLED = "tf.data, floats 0 to 1, shuffled among 512, votes"
+IN_ORDER = "tf.data with AUTOTUNE, floats 0 to 1, in the files' order, no votes"
+SHUFFLED = "tf.data with AUTOTUNE, floats 0 to 1, shuffled among 512, votes"
+PLAIN = "tf.data as it comes, floats 0 to 1, shuffled among 512, votes"
 PNGS = "Pillow and DataLoader over the PNGs, floats 0 to 1"
 
 
@@ -91,8 +92,13 @@ def main() -> None:
             PNGS: partial(read_pngs, loader),
         }
         if args.tensorflow_python:
-            for name, label_cols in {IN_ORDER: [], SHUFFLED: dataset.label_cols}.items():
-                task = ("read", folder / "train", SIZE, BATCH_SIZE, *label_cols)
+            votes = dataset.label_cols
+            for name, settings in {
+                IN_ORDER: ["AUTOTUNE"],
+                SHUFFLED: ["AUTOTUNE", *votes],
+                PLAIN: ["plain", *votes],
+            }.items():
+                task = ("read", folder / "train", SIZE, BATCH_SIZE, *settings)
                 peer = timing.OtherPython(args.tensorflow_python, "tensorflow_peer.py", *task)
                 stack.callback(peer.close)
                 cases[name] = peer

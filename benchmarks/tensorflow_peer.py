@@ -45,8 +45,11 @@ def create_shards(folder: str, size: str, count: str) -> Task:
     return run
 
 
-def read_shards(folder: str, size: str, batch_size: str, *label_cols: str) -> Task:
-    """One pass over all shards to float batches of 0 to 1; with ``label_cols`` also votes, and some shuffling."""
+def read_shards(folder: str, size: str, batch_size: str, tuned: str, *label_cols: str) -> Task:
+    """One pass over all shards to float batches of 0 to 1; with ``label_cols`` also votes, and some shuffling.
+
+    ``tuned`` is AUTOTUNE for every setting of tf.data that can be tuned, or plain for none.
+    """
     files = sorted(str(path) for path in Path(folder).glob("*.tfrecord"))
     shape = (int(size), int(size), 3)
     spec = {"matrix": tf.io.FixedLenFeature([], tf.string)}
@@ -57,10 +60,11 @@ def read_shards(folder: str, size: str, batch_size: str, *label_cols: str) -> Ta
         pixels = tf.reshape(tf.io.decode_raw(features["matrix"], tf.uint8), shape)
         return tf.cast(pixels, tf.float32) / 255.0, [features[name] for name in label_cols]
 
-    dataset = tf.data.TFRecordDataset(files, num_parallel_reads=tf.data.AUTOTUNE)
+    parallel = tf.data.AUTOTUNE if tuned == "AUTOTUNE" else None
+    dataset = tf.data.TFRecordDataset(files, num_parallel_reads=parallel)
     if label_cols:
         dataset = dataset.shuffle(4 * int(batch_size))
-    dataset = dataset.map(parse, num_parallel_calls=tf.data.AUTOTUNE).batch(int(batch_size)).prefetch(tf.data.AUTOTUNE)
+    dataset = dataset.map(parse, num_parallel_calls=parallel).batch(int(batch_size)).prefetch(parallel or 1)
 
     def run() -> None:
         for batch in dataset:
