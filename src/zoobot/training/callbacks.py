@@ -75,8 +75,9 @@ class KeepBest(pl.Callback):
         self.best_loss = min(self.best_loss, test_loss)
         if self.epochs_since_best >= self.patience:
             trainer.should_stop = True
+        minutes = module.minutes()  # all devices must ask for it together
         if trainer.is_global_zero:
-            self._record(trainer, module, train, test)
+            self._record(trainer, minutes, train, test)
             if improved:
                 metrics = {
                     "epoch": len(self.history.rows),
@@ -86,11 +87,11 @@ class KeepBest(pl.Callback):
                 }
                 save_model(module.model, self.folder, {**self.metadata, "metrics": metrics})
 
-    def _record(self, trainer: pl.Trainer, module: EstimatorModule, train: Tensor, test: Tensor) -> None:
+    def _record(self, trainer: pl.Trainer, minutes: float, train: Tensor, test: Tensor) -> None:
         row = {
             "epoch": len(self.history.rows) + 1,
             "step": trainer.global_step,
-            "minutes": round(module.minutes(), 3),
+            "minutes": round(minutes, 3),
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
             "train_loss": train.sum().item(),
             "test_loss": test.sum().item(),
