@@ -6,8 +6,7 @@ python examples/make_predictions.py --checkpoint-dir model --folder images --sav
 import argparse
 from pathlib import Path
 
-import pandas as pd
-
+from zoobot.data import tables
 from zoobot.predictions import predict_on_images
 
 
@@ -26,7 +25,8 @@ def main() -> None:
         save_loc=arguments.save_loc,
         n_samples=5,
     )
-    print(pd.read_csv(done.save_loc).filter(regex="id_str|_fraction$").head().to_string(index=False))
+    catalogue = tables.read_table(done.save_loc)  # as pandas reads it, but an id_str of 00123 stays text
+    print(catalogue.filter(regex="id_str|_fraction$").head().to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
         "- votes: 1 missing: 'smooth' (row 3: nan); expected a number, 0 where nobody voted",
         "- votes: 1 non-numeric: 'smooth' (row 4: x); expected a number",
         "- votes: 2 negative: 'smooth' (row 2: -2), 'disk' (row 5: -1); expected 0 or more",
-        "- votes: 2 infinite: 'smooth' (rows 5, 6: inf); expected finite numbers",
+        "- votes: 2 above a million: 'smooth' (rows 5, 6: inf); expected numbers of volunteers",
     ]
 
 

@@ -1,7 +1,6 @@
 """Images: every mode, every fault, and what resizing must keep."""
 
 import io
-import os
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -231,7 +230,7 @@ def test_files_that_are_no_images(tmp_path: Path) -> None:
     for path, reason in [
         (text, "neither PNG nor JPEG, it begins with b'hello'"),
         (empty, "it is empty"),
-        (tmp_path, "Is a directory" if os.name == "posix" else ""),
+        (tmp_path, "a folder, a pipe or a device"),
         (tmp_path / "missing.png", "No such file"),
     ]:
         with pytest.raises(ImageError, match=reason) as raised:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from zoobot.errors import SettingError
+
 __all__ = ["delete_leftovers", "replace_atomically"]
 
 
@@ -26,6 +28,8 @@ def replace_atomically(path: str | Path) -> Iterator[Path]:
     ['votes.csv']
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # a folder, or worse: a device
+        raise SettingError(f"{path} is a folder or a device; name a file to write")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:

@@ -39,7 +39,7 @@ def evaluate(
         fractions=fractions,
     )
     _print_scores(scores)
-    typer.echo(f"{save_loc}: all of it")
+    typer.echo(f"{save_loc}: these and more, as JSON")
 
 
 _MEASURES = {
@@ -55,16 +55,18 @@ def _print_scores(scores: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=None, title=f"{scores['galaxies']} galaxies, and (grey) a baseline that predicts the mean votes")
+    table = Table(box=None, title=f"{scores['galaxies']} galaxies; the baseline predicts the catalog's mean votes")
     table.add_column("question", no_wrap=True)
     for heading in ("galaxies", *_MEASURES):
         table.add_column(heading, justify="right")
     for name, row in {**scores["questions"], "all questions": scores["all_questions"]}.items():
         table.add_row(name, str(row["galaxies"]), *(_number(row[measure]) for measure in _MEASURES.values()))
         baseline = (_number(row[f"baseline_{measure}"]) for measure in _MEASURES.values())
-        table.add_row("", "", *baseline, style="bright_black")
+        table.add_row("  baseline", "", *baseline, style="bright_black")
     console = Console()
     console.print(table)
+    console.print("loss, mean absolute and RMS error of fractions: lower is better; accuracy of the leading answer, ")
+    console.print("for all galaxies and where volunteers are sure (fraction > 0.8): higher is better")
     if scores["all_questions"]["loss"] is None:
         console.print("no loss: the predictions hold no concentrations (predict with --concentrations)")
     if scores["without_votes"]:

@@ -62,6 +62,6 @@ def predict(
         keep_concentrations=concentrations,
         overwrite=overwrite,
     )
-    typer.echo(f"{done.save_loc}: {done.galaxies} galaxies")
+    typer.echo(f"{done.save_loc}: {done.galaxies} of {done.galaxies + done.failed} galaxies")
     if done.failed:
         typer.echo(f"{done.failed_loc}: {done.failed} images that could not be read, with the reason")

@@ -27,7 +27,8 @@ def show_schemas(
 
     if schema is not None:
         tree = schemas.load(schema)
-        typer.echo(f"{tree.name}: {tree.description}\n\n{tree.draw()}")
+        title = f"{tree.name}: {tree.description}" if tree.description else tree.name
+        typer.echo(f"{title}\n\n{tree.draw()}")
         return
     table = Table("schema", "questions", "answers", "what it is for", box=None)
     for name in schemas.available():

@@ -75,7 +75,7 @@ def train(
         max_minutes=max_minutes,
         precision=precision,
         accelerator=accelerator,
-        devices=int(devices) if devices.isdigit() else devices,
+        devices=int(devices) if devices.isascii() and devices.isdigit() else devices,
         workers=workers,
         seed=seed,
         resume=resume,

@@ -23,7 +23,7 @@ _EXPECTED_VOTES = {
     "missing": "a number, 0 where nobody voted",
     "non-numeric": "a number",
     "negative": "0 or more",
-    "infinite": "finite numbers",
+    "above a million": "numbers of volunteers",
 }
 
 
@@ -45,7 +45,7 @@ def read_catalog(
 
     Raises:
         CatalogError: The table cannot be read, or has faults: no rows, missing columns, missing or repeated
-            ``id_str``, missing ``file_loc``, votes that are missing, non-numeric, negative or infinite, files
+            ``id_str``, missing ``file_loc``, votes that are missing, non-numeric, negative or above a million, files
             that do not exist. One line for each kind, rows counted from 1, the first galaxy.
         SettingError: ``image_root`` is not a folder.
 
@@ -204,7 +204,7 @@ def _take_votes(frame: pd.DataFrame, names: list[str], votes: dict[str, Any]) ->
     """Put the columns without faults into ``votes``, as float32, and return the faults of the others."""
     found: dict[str, list[str]] = defaultdict(list)
     counts: dict[str, int] = defaultdict(int)
-    largest = float(np.finfo(np.float32).max)
+    largest = 1e6  # volunteers; beyond it, what a table holds is something else
     for name in names:
         values = _as_numbers(frame[name])
         if ((values >= 0) & (values <= largest)).all():

@@ -55,6 +55,8 @@ def read_image(path: str | Path, *, size: int | None = None, channels: int = 3, 
         SettingError: ``size``, ``channels`` or ``fit`` is outside what it may be.
     """
     try:
+        if Path(path).exists() and not Path(path).is_file():  # reading a pipe or a device may never end
+            raise ImageError(f"cannot read image {path}: it is a folder, a pipe or a device")
         encoded = Path(path).read_bytes()
     except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
         raise ImageError(f"cannot read image {path}: {getattr(error, 'strerror', None) or error}") from error

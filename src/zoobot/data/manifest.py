@@ -52,7 +52,7 @@ class Manifest:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             manifest = cls(**{**content, "schema": Schema.from_dict(content["schema"])})
-        except (ValueError, KeyError, TypeError, ZoobotError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, ZoobotError) as error:
             raise ShardError(f"{path} is not a manifest of shards: {error}") from error
         manifest._check(path)
         return manifest
@@ -68,7 +68,7 @@ class Manifest:
             isinstance(self.image_size, int)
             and self.image_size > 0
             and self.channels in (1, 3)
-            and isinstance(self.counts, dict)
+            and all(isinstance(facts, dict) for facts in (self.counts, self.left_out, self.settings))
             and set(self.counts) <= set(SPLITS)
         )
         if not good:

@@ -159,6 +159,9 @@ def _read_index(path: Path) -> pa.Table | None:
     facts = table.schema.metadata or {}
     if facts.get(b"tfrecord_bytes") != str(file.st_size).encode() or not set(_FIELDS) <= set(table.schema):
         return None
+    votes = [column for column in table.schema if column.name not in INDEX_COLUMNS]
+    if table["id_str"].null_count or any(column.type != pa.float32() for column in votes):
+        return None
     start, end, *size = (table[name].to_numpy() for name in INDEX_COLUMNS[1:])
     inside = ((start >= 0) & (start <= end) & (end <= file.st_size)).all()
     if not (inside and all(((lengths >= 0) & (lengths <= _LARGEST_SIDE)).all() for lengths in size)):

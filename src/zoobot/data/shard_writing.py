@@ -16,8 +16,8 @@ import pandas as pd
 from zoobot.data import catalog as catalogs
 from zoobot.data import images, tables, tfrecord
 from zoobot.data.manifest import MANIFEST_NAME, SPLITS, Manifest
-from zoobot.data.shard_index import index_path, index_tfrecord, load_index, write_index
-from zoobot.errors import ImageError, SettingError, ShardError
+from zoobot.data.shard_index import INDEX_COLUMNS, index_path, index_tfrecord, load_index, write_index
+from zoobot.errors import ImageError, SchemaError, SettingError, ShardError
 from zoobot.files import delete_leftovers, replace_atomically
 from zoobot.processes import map_in_processes
 from zoobot.progress import progress_bar
@@ -32,6 +32,7 @@ _MOST_GALAXIES_A_SHARD = 2048
 _FEWEST_GALAXIES_A_SHARD = 16
 _SHARDS_TO_SHARE_OUT = 16  # at least, if there are galaxies enough: the unit of parallel work and of resuming
 _MOST_BAD_IMAGES_SHOWN = 20
+_RESERVED = {*INDEX_COLUMNS, "file_loc", "matrix"}
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,11 @@ def create_shards(
     """
     config = config or ShardConfig()
     shard_dir = Path(shard_dir)
+    reserved = [name for name in schema.label_cols if name in _RESERVED or name.startswith("image/")]
+    if reserved:
+        raise SchemaError(
+            f"schema {schema.name}: the answers {', '.join(reserved)} have names that shards use themselves"
+        )
     splits = _split(_read_needed(labelled_catalog, schema.label_cols, image_root, config.max_labelled, config), config)
     if unlabelled_catalog is not None:
         splits["unlabelled"] = _read_needed(unlabelled_catalog, [], image_root, config.max_unlabelled, config)
@@ -233,6 +239,7 @@ def _prepare_folder(shard_dir: Path, planned: Manifest, *, overwrite: bool) -> b
         return False
     if shard_dir.exists() and not shard_dir.is_dir():
         raise ShardError(f"shard_dir {shard_dir} is a file; name a folder")
+    delete_leftovers(shard_dir)  # of a run that was killed before it had written anything else
     if shard_dir.is_dir() and any(shard_dir.iterdir()):
         if not overwrite:
             raise ShardError(f"{shard_dir} is not empty and holds no shards of ours; choose another --shard-dir")
@@ -383,6 +390,9 @@ def _describe_bad_images(bad: list[_BadImage], path: Path) -> str:
 def _finish(shard_dir: Path, manifest: Manifest, bad: list[_BadImage]) -> Manifest:
     left_out = collections.Counter(image.split for image in bad)
     counts = {split: count - left_out[split] for split, count in manifest.counts.items()}
+    empty = [split for split, count in counts.items() if not count]
+    if empty:
+        raise ShardError(f"not one {' nor one '.join(empty)} image can be read; {shard_dir / BAD_IMAGES_NAME} says why")
     manifest = replace(manifest, counts=counts, left_out=dict(left_out), complete=True)
     manifest.save(shard_dir)
     return manifest

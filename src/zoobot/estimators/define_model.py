@@ -292,7 +292,28 @@ def get_model(
             **settings,
         }
     )
-    return build_model(config, schema)
+    model = build_model(config, schema)
+    _check_that_it_runs(model)
+    return model
+
+
+def _check_that_it_runs(model: Model) -> None:
+    """Some encoders cannot take images as small as asked for, and say so in many ways."""
+    config = model.config
+    images = torch.zeros(1, config.input_size, config.input_size, config.channels, dtype=torch.uint8)
+    try:
+        with torch.inference_mode():
+            model.eval()(images)
+    except ModelError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"encoder {config.encoder} cannot take images of {config.resize_size} pixels ({reason}); "
+            "try a larger resize_size or another encoder"
+        ) from error
+    finally:
+        model.train()
 
 
 def build_model(config: ModelConfig, schema: Schema | None = None) -> Model:

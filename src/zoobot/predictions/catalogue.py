@@ -97,8 +97,10 @@ def read_concentrations(catalogue: pd.DataFrame, schema: Schema) -> NDArray[np.f
     Raises:
         PredictionError: some are there and others are missing, or are not above zero.
     """
-    pattern = re.compile(re.escape(f"{schema.label_cols[0]}_concentration") + r"(_\d+)?")
-    samples = [match[1] or "" for name in catalogue.columns if (match := pattern.fullmatch(str(name)))]
+    answers = "|".join(map(re.escape, schema.label_cols))
+    pattern = re.compile(rf"(?:{answers})_concentration(_\d+)?")
+    matches = (pattern.fullmatch(str(name)) for name in catalogue.columns)
+    samples = list(dict.fromkeys(match[1] or "" for match in matches if match))
     if not samples:
         return None
     names = [f"{answer}_concentration{sample}" for sample in samples for answer in schema.label_cols]

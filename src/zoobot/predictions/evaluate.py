@@ -67,8 +67,8 @@ def evaluate(
         CatalogError: a table cannot be read or has faults.
     """
     predicted = tables.read_table(predictions)
-    if "id_str" not in predicted.columns or predicted["id_str"].duplicated().any():
-        raise PredictionError(f"{predictions} is no table of predictions: it needs a column id_str without repeats")
+    if predicted.empty or "id_str" not in predicted.columns or predicted["id_str"].duplicated().any():
+        raise PredictionError(f"{predictions} is no table of predictions: it needs rows, each with its own id_str")
     schema = schema or _guess_schema(predicted, predictions)
     votes = read_catalog(catalog, schema.label_cols, need_files=False).set_index("id_str")[schema.label_cols]
     predicted = predicted.set_index("id_str", drop=False)
@@ -135,9 +135,11 @@ def _score_cumulative(
 def _read_cumulative(fractions: str | Path, schema: Schema) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Measured cumulative fractions by ``id_str``, and the questions that count as asked of everyone."""
     table = tables.read_table(fractions)
+    if table.empty:
+        raise PredictionError(f"{fractions} has no rows")
     everyone_asked: tuple[str, ...] = ()
     if "GalaxyID" in table.columns:
-        table = table.rename(columns={"GalaxyID": "id_str", **_kaggle_names()})
+        table = table.drop(columns="id_str", errors="ignore").rename(columns={"GalaxyID": "id_str", **_kaggle_names()})
         everyone_asked = _KAGGLE_EVERYONE_ASKED
     missing = [name for name in ("id_str", *schema.label_cols) if name not in table.columns]
     if missing:

@@ -15,7 +15,7 @@ from zoobot.data import images, shards, tables
 from zoobot.data.catalog import read_catalog
 from zoobot.data.datasets import GalaxyDataset, ImageDataset, make_loader
 from zoobot.data.manifest import MANIFEST_NAME
-from zoobot.errors import PredictionError, SettingError
+from zoobot.errors import ImageError, PredictionError, SettingError
 from zoobot.estimators.checkpoint import load_model
 from zoobot.estimators.define_model import Model
 from zoobot.predictions.catalogue import count_columns, make_catalogue
@@ -25,6 +25,7 @@ from zoobot.schemas import Schema
 
 __all__ = ["PredictConfig", "Predicted", "failed_path", "predict", "predict_dataset"]
 
+_MOST = 10_000  # samples, or galaxies in a batch: more is a slip of the finger
 _MOST_FITS_COLUMNS = 999  # FITS standard 4.0, section 7.3.1
 
 
@@ -85,8 +86,8 @@ class PredictConfig:
         if sum(source is not None for source in sources) != 1:
             raise SettingError("give just one of folder_to_predict (--folder), catalog and shard_dir")
         for name in ("n_samples", "batch_size"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"{name} is {getattr(self, name)}; it must be at least 1")
+            if not 1 <= getattr(self, name) <= _MOST:
+                raise SettingError(f"{name} is {getattr(self, name)}; it must be from 1 to {_MOST}")
         if self.workers is not None and self.workers < 0:
             raise SettingError(f"workers is {self.workers}; it must be 0 or more")
         tables.check_table_suffix(self.save_loc)
@@ -223,8 +224,9 @@ def _check_against_model(config: PredictConfig, model: Model) -> Schema:
 def _check_save_loc(config: PredictConfig) -> None:
     """Find out now, and not after hours of work, whether the table can be written."""
     save_loc = Path(config.save_loc)
-    if save_loc.exists() and not config.overwrite:
-        raise PredictionError(f"save_loc {save_loc} exists; replace it with --overwrite or choose another name")
+    for path in (save_loc, failed_path(save_loc)):
+        if path.exists() and not config.overwrite:
+            raise PredictionError(f"save_loc: {path} exists; replace it with --overwrite or choose another name")
     try:
         save_loc.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=save_loc.parent).close()
@@ -283,6 +285,13 @@ def _list_folder(folder: Path, file_format: str, *, recursive: bool) -> pd.DataF
         name.as_posix() if stems[name.with_suffix("").as_posix()] > 1 else name.with_suffix("").as_posix()
         for name in names
     ]
+    for path in paths:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            raise ImageError(
+                f"{str(path).encode(errors='replace')!r} has a name that is not UTF-8; rename it"
+            ) from error
     return pd.DataFrame({"id_str": ids, "file_loc": [str(path) for path in paths]})
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from zoobot.errors import TrainingError
 from zoobot.files import replace_atomically
 
 __all__ = ["HISTORY_NAME", "History", "draw_learning_curve", "save_learning_curve"]
@@ -26,8 +27,11 @@ class History:
         self.path = Path(folder) / HISTORY_NAME
         self.rows: list[dict[str, float]] = []
         if epochs and self.path.exists():
-            frame = pd.read_csv(self.path)
-            self.rows = frame[frame["epoch"] <= epochs].to_dict("records")  # type: ignore[assignment]
+            try:
+                frame = pd.read_csv(self.path)
+                self.rows = frame[frame["epoch"] <= epochs].to_dict("records")  # type: ignore[assignment]
+            except (ValueError, KeyError, TypeError) as error:  # pandas' own are all ValueErrors
+                raise TrainingError(f"{self.path} cannot be read ({error}); move it away and resume") from error
 
     def add(self, row: dict[str, float]) -> None:
         """Append an epoch and write the file anew."""

@@ -17,11 +17,13 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
 
 from zoobot.data.datasets import GalaxyDataset
 from zoobot.errors import SettingError, TrainingError
 from zoobot.estimators.checkpoint import load_config, load_model, update_metadata
 from zoobot.estimators.define_model import Model
+from zoobot.files import delete_leftovers
 from zoobot.processes import count_cores
 from zoobot.training import losses
 from zoobot.training.callbacks import LAST_NAME, KeepBest, SaveLast, ShowProgress, StopOnInterrupt, StopOnTime
@@ -92,8 +94,14 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise SettingError(f"{name} is {value}; it must be above 0")
-        if self.weight_decay < 0:
-            raise SettingError(f"weight_decay is {self.weight_decay}; it must not be negative")
+        if not 2 <= self.batch_size <= 100_000:
+            raise SettingError(
+                f"batch_size is {self.batch_size}; it must be from 2 (for batch normalisation) to 100000"
+            )
+        if not 0 <= self.seed < 2**63:
+            raise SettingError(f"seed is {self.seed}; it must be from 0 to 2⁶³ − 1")
+        if not 0 <= self.weight_decay < math.inf:
+            raise SettingError(f"weight_decay is {self.weight_decay}; it must be a number from 0")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise SettingError(f"ema_decay is {self.ema_decay}; it must be between 0 and 1, such as 0.999")
         if self.workers is not None and self.workers < 0:
@@ -146,8 +154,13 @@ def train_estimator(
     if not config.resume:
         _clear_folder(folder, overwrite=config.overwrite)
     elif _check_run(folder, model, metadata):
+        Console(stderr=True).print(f"the run in {folder} has come to its end; there is nothing to go on with")
         return _load_best(model, folder)
+    delete_leftovers(folder)
     last = _find_last(folder)
+    if config.resume:
+        state = "goes on after its last whole epoch" if last else "begins: there is no run to go on with yet"
+        Console(stderr=True).print(f"the run in {folder} {state}")
     data = GalaxyData(train_dataset, test_dataset, config)
     module = EstimatorModule(model.train(), loss, config)
     with _quiet_lightning(), stopper, torch.random.fork_rng():
@@ -166,8 +179,10 @@ def train_estimator(
 def _check_fit(model: Model, *datasets: GalaxyDataset) -> None:
     expected = (model.config.input_size, model.config.input_size, model.config.channels)
     for name, dataset in zip(("train_dataset", "test_dataset"), datasets, strict=True):
-        if len(dataset) == 0:
-            raise TrainingError(f"{name} is empty")
+        if len(dataset) < (2 if name == "train_dataset" else 1):
+            raise TrainingError(f"{name} has {len(dataset)} galaxies; training needs two, and one to test by")
+        if not np.asarray(dataset.votes).any():
+            raise TrainingError(f"{name} has no votes at all: there is nothing to learn")
         if dataset.image_shape != expected:
             raise TrainingError(
                 f"{name} has images of {'×'.join(map(str, dataset.image_shape))}, the model takes "
@@ -222,6 +237,11 @@ def _check_run(folder: Path, model: Model, metadata: dict[str, Any]) -> bool:
         return False
     found = load_config(folder)
     known = found["metadata"]
+    parts = ("training", "data", "metrics")
+    if not isinstance(known, dict) or ("training" in known and not all(isinstance(known.get(p), dict) for p in parts)):
+        raise TrainingError(
+            f"{folder}: the metadata in config.json are not those of a run; begin anew with --overwrite"
+        )
     wanted = json.loads(json.dumps(metadata))  # as it is once saved
     if "training" in known:
         before = _identify(found["model"], found["schema"], known)
@@ -268,7 +288,9 @@ def _find_last(folder: Path) -> Path | None:
     if not path.exists():
         return None
     try:
-        torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        if not {"state_dict", "optimizer_states", "loops", "callbacks", "minutes"} <= set(content):
+            raise ValueError("it is no state of a run")
     except Exception as error:  # torch raises whatever its parts do
         raise TrainingError(f"{path} cannot be read ({type(error).__name__}); begin anew with --overwrite") from error
     return path
@@ -303,7 +325,7 @@ def _make_trainer(config: TrainConfig, keeper: KeepBest, *others: pl.Callback) -
                 num_sanity_val_steps=0,
                 benchmark=True,
             )
-    except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+    except (ValueError, TypeError, RuntimeError, ImportError, OverflowError, MisconfigurationException) as error:
         raise SettingError(
             f"accelerator {config.accelerator!r}, devices {config.devices!r} and precision {config.precision!r} "
             f"do not work here: {error}"
