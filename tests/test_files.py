@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from zoobot.errors import SettingError
 from zoobot.files import delete_leftovers, replace_atomically
 
 
@@ -74,3 +75,10 @@ def test_only_leftovers_of_processes_that_ended_are_deleted(tmp_path: Path) -> N
     delete_leftovers(tmp_path)
     assert [path for path in dead + kept if path.exists()] == kept
     zombie.wait()
+
+
+def test_a_device_or_a_folder_is_never_replaced(tmp_path):
+    for path in (Path(os.devnull), tmp_path):
+        with pytest.raises(SettingError, match="name a file to write"), replace_atomically(path):
+            pass
+    assert not Path(os.devnull).is_file()

@@ -1,6 +1,7 @@
 """Images: every mode, every fault, and what resizing must keep."""
 
 import io
+import os
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -294,3 +295,10 @@ def test_find_images_says_what_is_there_instead(tmp_path: Path) -> None:
         images.find_images(tmp_path / "a.fits", "png")
     with pytest.raises(SettingError, match="file_format: got 'gif', expected one of png, jpg, jpeg"):
         images.find_images(tmp_path, "gif")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ImageError, match="a pipe or a device"):
+        images.read_image(tmp_path / "pipe.png")

@@ -321,3 +321,17 @@ def test_settings_can_be_one_object(catalog, model_dir, tmp_path):
     )
     assert predict(config).galaxies == 40
     assert not [name for name in pd.read_csv(tmp_path / "p.csv") if "concentration" in name]
+
+
+def test_concentrations_that_lack_a_column_are_not_used(predictions, catalog, schema, tmp_path):
+    table = pd.read_parquet(predictions).drop(columns="shape_round_concentration_0")
+    table.to_parquet(tmp_path / "p.parquet")
+    with pytest.raises(PredictionError, match="lack shape_round_concentration_0"):
+        evaluate(tmp_path / "p.parquet", catalog, schema=schema)
+
+
+def test_somebody_elses_list_of_failures_is_kept(catalog, model_dir, tmp_path):
+    (tmp_path / "p.failed.csv").write_text("mine")
+    with pytest.raises(PredictionError, match=r"p\.failed\.csv exists"):
+        predict(checkpoint_dir=model_dir, catalog=catalog, save_loc=tmp_path / "p.csv")
+    assert (tmp_path / "p.failed.csv").read_text() == "mine"

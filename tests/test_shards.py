@@ -23,7 +23,7 @@ from zoobot.data.datasets import ImageDataset, make_loader
 from zoobot.data.manifest import MANIFEST_NAME, Manifest
 from zoobot.data.shard_index import index_path, load_index, write_index
 from zoobot.data.shard_writing import ShardConfig, check_shards, create_shards
-from zoobot.errors import ImageError, SettingError, ShardError
+from zoobot.errors import ImageError, SchemaError, SettingError, ShardError
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -464,3 +464,23 @@ def test_votes_may_be_whole_numbers_and_never_replace_the_index(tmp_path):
     for name in ("start", "odd"):
         with pytest.raises(ShardError, match=f"lacks the votes {name} .* in some or all of its records"):
             shards.ShardDataset([path], [name])
+
+
+def test_a_run_killed_before_its_manifest_begins_again(catalog, schema, tmp_path):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / ".tmp-999999999-manifest.json").write_text("{")
+    assert create_shards(catalog, tmp_path / "s", schema, ShardConfig(img_size=SIZE)).complete
+
+
+def test_shards_without_a_single_readable_image_are_no_success(schema, tmp_path):
+    catalog = make_survey(tmp_path / "survey", galaxies=4)
+    for image in (catalog.parent / "images").iterdir():
+        image.write_bytes(b"")
+    with pytest.raises(ShardError, match="not one train nor one test image"):
+        create_shards(catalog, tmp_path / "s", schema, ShardConfig(img_size=SIZE, skip_bad_images=True))
+
+
+def test_answers_that_are_named_like_a_shards_own_features_are_refused(catalog, tmp_path):
+    tree = {"name": "t", "description": "", "question": [{"name": "image/x", "answers": ["a", "b"], "asked_after": []}]}
+    with pytest.raises(SchemaError, match="image/x_a"):
+        create_shards(catalog, tmp_path / "s", schemas.Schema.from_dict(tree), ShardConfig(img_size=SIZE))

@@ -16,7 +16,7 @@ from conftest import SIZE, make_model
 from zoobot.data import shards
 from zoobot.data.catalog import read_catalog
 from zoobot.data.datasets import ImageDataset
-from zoobot.errors import SettingError, TrainingError
+from zoobot.errors import ModelError, SettingError, TrainingError
 from zoobot.estimators import checkpoint, define_model
 from zoobot.training import losses
 from zoobot.training.callbacks import LAST_NAME
@@ -329,3 +329,16 @@ def test_the_learning_rate_rises_then_falls():
     top = factors.argmax()
     assert (np.diff(factors[: top + 1]) > 0).all()
     assert (np.diff(factors[top:]) < 0).all()
+
+
+def test_an_encoder_that_cannot_take_so_small_an_image_says_so(schema):
+    with pytest.raises(ModelError, match="encoder inception_v3 cannot take images of 24 pixels"):
+        define_model.get_model(schema=schema, input_size=32, encoder="inception_v3")
+
+
+@pytest.mark.slow
+def test_two_devices_train_and_end_together(shard_dir, tmp_path):
+    command = [sys.executable, "-m", "zoobot", "train", "--shard-dir", str(shard_dir), "--encoder", "test_resnet"]
+    command += ["--epochs", "2", "--batch-size", "8", "--accelerator", "cpu", "--devices", "2"]
+    subprocess.run([*command, "--save-dir", str(tmp_path / "m")], check=True, timeout=120)
+    assert checkpoint.load_config(tmp_path / "m")["metadata"]["finished"]
