@@ -65,8 +65,8 @@ def _print_scores(scores: Mapping[str, Any]) -> None:
         table.add_row("  baseline", "", *baseline, style="bright_black")
     console = Console()
     console.print(table)
-    console.print("loss, mean absolute and RMS error of fractions: lower is better; accuracy of the leading answer, ")
-    console.print("for all galaxies and where volunteers are sure (fraction > 0.8): higher is better")
+    console.print("Loss and errors of fractions: lower is better. Accuracy of the leading answer, of")
+    console.print("all galaxies and of those volunteers are sure of (> 0.8): higher is better.")
     if scores["all_questions"]["loss"] is None:
         console.print("no loss: the predictions hold no concentrations (predict with --concentrations)")
     if scores["without_votes"]:
