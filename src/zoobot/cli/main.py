@@ -11,6 +11,7 @@ from zoobot.cli.evaluate import evaluate
 from zoobot.cli.predict import predict
 from zoobot.cli.schemas import show_schemas
 from zoobot.cli.shards import check_shards, create_shards
+from zoobot.cli.simulate import simulate
 from zoobot.cli.train import train
 from zoobot.errors import ZoobotError
 
@@ -24,6 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("schemas")(show_schemas)
+app.command("simulate")(simulate)
 app.command("create-shards")(create_shards)
 app.command("check-shards")(check_shards)
 app.command("train")(train)

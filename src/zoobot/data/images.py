@@ -119,10 +119,9 @@ def encode_image(pixels: NDArray[np.uint8], encoding: str, *, quality: int = 95)
         spaces = {"colorspace": "GRAY", "colorsubsampling": "Gray"} if grey else {"colorsubsampling": "444"}
         return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=quality, **spaces))
     if encoding == "png":
-        file = io.BytesIO()
-        # Level 1 is four times as fast as the usual 6, for files a fifth larger.
-        Image.fromarray(pixels[..., 0] if grey else pixels).save(file, "PNG", compress_level=1)
-        return file.getvalue()
+        # opencv's default is four times as fast as Pillow, for files a few per cent larger
+        ordered = pixels if grey else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+        return bytes(cv2.imencode(".png", ordered)[1])
     raise SettingError(f"encoding: got {encoding!r}, expected 'png' or 'jpeg'")
 
 

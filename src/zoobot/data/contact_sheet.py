@@ -1,0 +1,40 @@
+"""Many small images on one page, to choose and check by eye."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from zoobot.errors import SettingError
+
+__all__ = ["draw_contact_sheet"]
+
+
+def draw_contact_sheet(images: Sequence[NDArray[np.uint8]], labels: Sequence[str], columns: int = 10) -> Figure:
+    """Draw images row by row, each with its label above it.
+
+    Args:
+        images: each (height, width, 3) or (height, width, 1).
+        labels: one for each.
+        columns: how many side by side.
+
+    Raises:
+        SettingError: there are no images, or not one label for each.
+    """
+    if not images or len(images) != len(labels) or columns < 1:
+        raise SettingError(f"images: got {len(images)} with {len(labels)} labels; expected some, each with its label")
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(1.1 * columns, 1.25 * rows), facecolor="black")
+    grid = figure.subplots(
+        rows,
+        columns,
+        squeeze=False,
+        gridspec_kw={"left": 0.004, "right": 0.996, "bottom": 0.002, "top": 1 - 0.15 / rows, "wspace": 0.04},
+    )
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes, image, label in zip(grid.flat, images, labels, strict=False):
+        axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
+        axes.set_title(label, color="white", fontsize=7, pad=2)
+    return figure

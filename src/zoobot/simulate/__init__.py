@@ -1,0 +1,1 @@
+"""Galaxies, the volunteers who look at them, and whole surveys whose truth is known."""
