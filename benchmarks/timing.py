@@ -52,7 +52,7 @@ def print_comparison(seconds: Mapping[str, float], counts: Mapping[str, int], re
 
 
 def _plural(item: str) -> str:
-    return item + ("es" if item.endswith("ch") else "s")
+    return item[:-1] + "ies" if item.endswith("y") else item + ("es" if item.endswith("ch") else "s")
 
 
 def print_machine(repeats: int) -> None:

@@ -1,13 +1,11 @@
-"""Laws of expected fractions, their intervals and the probability of votes."""
-
-import itertools
+"""Laws of the moments, marginal distributions and intervals of fractions."""
 
 import numpy as np
 import pytest
 from scipy import special, stats
 
 from zoobot.errors import SettingError
-from zoobot.stats import dirichlet
+from zoobot.stats import concentrations, dirichlet
 
 GROUPS = [(0, 2), (3, 4), (5, 9)]
 
@@ -79,7 +77,7 @@ def test_order_of_samples_and_size_of_chunks_do_not_matter(monkeypatch):
     alpha = made_up()
     expected = dirichlet.fraction_intervals(alpha, GROUPS)
     np.testing.assert_allclose(dirichlet.fraction_intervals(alpha[:, ::-1], GROUPS), expected, atol=2e-6)
-    monkeypatch.setattr(dirichlet, "_CHUNK_VALUES", 350)
+    monkeypatch.setattr(concentrations, "CHUNK_VALUES", 350)
     np.testing.assert_allclose(dirichlet.fraction_intervals(alpha, GROUPS), expected, atol=2e-6)
 
 
@@ -92,49 +90,111 @@ def test_intervals_agree_with_sampling():
     np.testing.assert_allclose(np.quantile(draws, 0.95, axis=0), upper[0, 5:], atol=5e-3)
 
 
-def test_no_galaxies():
-    lower, upper = dirichlet.fraction_intervals(np.ones((0, 3, 10)), GROUPS)
-    assert lower.shape == upper.shape == (0, 10)
-    assert dirichlet.log_predictive(np.ones((0, 10)), np.ones((0, 10)), GROUPS).shape == (0, 3)
+def test_moments_of_one_sample_are_those_of_scipy():
+    alpha = made_up(samples=1)
+    variances = dirichlet.fraction_variances(alpha, GROUPS)
+    covariances = dirichlet.fraction_covariances(alpha, GROUPS)
+    for first, last in GROUPS:
+        question = slice(first, last + 1)
+        for galaxy in range(5):
+            expected = stats.dirichlet(alpha[galaxy, 0, question])
+            np.testing.assert_allclose(variances[galaxy, question], expected.var(), rtol=1e-12)
+            np.testing.assert_allclose(covariances[galaxy, question, question], expected.cov(), rtol=1e-10)
+            covariances[galaxy, question, question] = 0
+    assert np.abs(covariances[:5]).max() < 1e-17  # questions are independent
 
 
-def test_log_predictive_equals_scipy():
+def test_moments_of_two_samples_by_hand():
+    alpha = np.array([[[900.0, 100.0, 2.0, 2.0], [100.0, 900.0, 1.0, 3.0]]])
+    groups = [(0, 1), (2, 3)]
+    # means 0.9 and 0.1, 0.5 and 0.25
+    covariances = dirichlet.fraction_covariances(alpha, groups)[0]
+    assert covariances[0, 0] == pytest.approx(0.09 / 1001 + 0.16)
+    assert covariances[0, 1] == pytest.approx(-0.09 / 1001 - 0.16)
+    assert covariances[2, 2] == pytest.approx((0.25 + 0.1875) / 2 / 5 + 0.125**2)
+    assert covariances[0, 2] == pytest.approx(0.4 * 0.125)  # only disagreement of samples links questions
+
+
+def test_moments_agree_with_sampling():
+    alpha = made_up(galaxies=1, samples=3, lowest=0.3, highest=30)
+    rng = np.random.default_rng(3)
+    draws = [
+        np.concatenate([rng.dirichlet(sample[first : last + 1], size=100_000) for first, last in GROUPS], axis=1)
+        for sample in alpha[0]
+    ]
+    covariances = dirichlet.fraction_covariances(alpha, GROUPS)[0]
+    np.testing.assert_allclose(np.cov(np.concatenate(draws).T), covariances, atol=1e-3)
+
+
+def test_covariances_are_a_covariance_matrix():
+    alpha = made_up(lowest=0.01, highest=1e4)
+    covariances = dirichlet.fraction_covariances(alpha, GROUPS)
+    np.testing.assert_allclose(np.einsum("gii->gi", covariances), dirichlet.fraction_variances(alpha, GROUPS))
+    np.testing.assert_allclose(covariances, covariances.swapaxes(1, 2), atol=1e-15)
+    np.testing.assert_allclose(covariances[:, :3].sum(axis=1), 0, atol=1e-15)  # fractions of a question sum to 1
+    assert np.linalg.eigvalsh(covariances).min() > -1e-14
+
+
+def test_density_is_the_slope_of_the_cdf_and_the_mixture_of_scipy():
     alpha = made_up()
-    votes = np.random.default_rng(2).integers(0, 30, (60, 10))
-    result = dirichlet.log_predictive(votes, alpha, GROUPS)
-    for question, (first, last) in enumerate(GROUPS):
-        k = votes[:, None, first : last + 1]
-        each = stats.dirichlet_multinomial.logpmf(k, alpha[..., first : last + 1], k.sum(axis=-1))
-        expected = special.logsumexp(each, axis=1) - np.log(5)
-        np.testing.assert_allclose(result[:, question], expected, rtol=1e-10)
+    x = np.array([0.1, 0.5, 0.8])[:, None, None]
+    density = dirichlet.fraction_density(x, alpha, GROUPS)
+    assert density.shape == (3, 60, 10)
+    expected = stats.beta.pdf(x[:, None], alpha.swapaxes(0, 1), rest_of_question(alpha).swapaxes(0, 1)).mean(axis=1)
+    np.testing.assert_allclose(density, expected, rtol=1e-9, atol=1e-100)
+    cdf = [dirichlet.fraction_cdf(x + step, alpha, GROUPS) for step in (-1e-5, 1e-5)]
+    np.testing.assert_allclose((cdf[1] - cdf[0]) / 2e-5, density, rtol=1e-4, atol=1e-5)
 
 
-def test_log_predictive_sums_to_one():
-    every = np.array([k for k in itertools.product(range(5), repeat=3) if sum(k) == 4])
-    alpha = np.repeat(made_up(galaxies=1)[:, :, :3], len(every), axis=0)
-    assert np.exp(dirichlet.log_predictive(every, alpha, [(0, 2)])).sum() == pytest.approx(1, abs=1e-12)
+def test_quantiles_invert_the_cdf_at_any_shape_of_probabilities():
+    alpha = made_up()
+    each = np.random.default_rng(4).random((60, 10))
+    quantiles = dirichlet.fraction_quantiles(each, alpha, GROUPS)
+    np.testing.assert_allclose(dirichlet.fraction_cdf(quantiles, alpha, GROUPS), each, atol=1e-8)
+    levels = dirichlet.fraction_quantiles([[[0.05]], [[0.95]]], alpha, GROUPS)
+    np.testing.assert_allclose(levels, dirichlet.fraction_intervals(alpha, GROUPS), rtol=1e-12)
+    row = dirichlet.fraction_quantiles(each[0], alpha, GROUPS)
+    np.testing.assert_allclose(row[0], quantiles[0], atol=1e-12)
+    np.testing.assert_array_equal(dirichlet.fraction_quantiles([[[0]], [[1]]], alpha, GROUPS)[:, 0, 0], [0, 1])
 
 
-def test_log_predictive_is_exactly_zero_without_votes():
-    votes = np.ones((60, 10))
-    votes[:, 3:5] = 0
-    result = dirichlet.log_predictive(votes, made_up(), GROUPS)
-    assert (result[:, 1] == 0).all()
-    assert (result[:, [0, 2]] < 0).all()
+def test_probability_above_keeps_its_digits():
+    alpha = made_up(samples=1, highest=1e4)
+    above = dirichlet.probability_above(0.99, alpha, GROUPS)
+    expected = stats.beta.sf(0.99, alpha, rest_of_question(alpha))[:, 0]
+    assert (expected < 1e-50).any()
+    np.testing.assert_allclose(above, expected, rtol=1e-8, atol=1e-300)
+    np.testing.assert_allclose(above, 1 - dirichlet.fraction_cdf(0.99, alpha, GROUPS), atol=1e-12)
 
 
-def test_log_predictive_of_the_most_improbable_votes_is_finite():
-    alpha, votes = np.full((1, 2, 10), 1e-3), np.zeros((1, 10))
-    votes[:, :3] = 1e5
-    assert np.isfinite(dirichlet.log_predictive(votes, alpha * 1e7, GROUPS)).all()
-    assert np.isfinite(dirichlet.log_predictive(votes, alpha, GROUPS)).all()
+@pytest.mark.parametrize("credibility", [0.5, 0.9])
+def test_highest_density_intervals_of_one_mode_end_at_the_same_density(credibility):
+    alpha = made_up(samples=1, lowest=2)
+    lower, upper = dirichlet.highest_density_intervals(alpha, GROUPS, credibility)
+    np.testing.assert_allclose(mixture_cdf(alpha, upper) - mixture_cdf(alpha, lower), credibility, atol=1e-8)
+    levels = [dirichlet.fraction_density(edge, alpha, GROUPS) for edge in (lower, upper)]
+    np.testing.assert_allclose(*levels, rtol=2e-3)
+    equal_lower, equal_upper = dirichlet.fraction_intervals(alpha, GROUPS, credibility)
+    assert (upper - lower <= equal_upper - equal_lower).all()
+
+
+def test_no_galaxies():
+    for function in (dirichlet.fraction_intervals, dirichlet.highest_density_intervals):
+        lower, upper = function(np.ones((0, 3, 10)), GROUPS)
+        assert lower.shape == upper.shape == (0, 10)
+    assert dirichlet.fraction_covariances(np.ones((0, 3, 10)), GROUPS).shape == (0, 10, 10)
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf])
 def test_concentrations_that_cannot_be(value):
     alpha = made_up()
     alpha[3, 2, 1] = value
-    for function in (dirichlet.expected_fractions, dirichlet.fraction_intervals):
+    for function in (
+        dirichlet.expected_fractions,
+        dirichlet.fraction_covariances,
+        dirichlet.fraction_intervals,
+        dirichlet.highest_density_intervals,
+    ):
         with pytest.raises(SettingError, match="concentrations"):
             function(alpha, GROUPS)
 
@@ -147,7 +207,14 @@ def test_bad_input_names_the_argument():
         dirichlet.fraction_intervals(alpha, GROUPS, credibility=90)
     with pytest.raises(SettingError, match="question_index_groups"):
         dirichlet.fraction_intervals(alpha, [(0, 8), (9, 9)])
-    with pytest.raises(SettingError, match=r"votes: got shape \(10,\)"):
-        dirichlet.log_predictive(np.ones(10), alpha, GROUPS)
-    with pytest.raises(SettingError, match="votes: got a negative"):
-        dirichlet.log_predictive(-np.ones((60, 10)), alpha, GROUPS)
+    for shape in [(9,), (59, 10), (3, 60, 9)]:
+        with pytest.raises(SettingError, match=r"x: got shape"):
+            dirichlet.fraction_cdf(np.full(shape, 0.5), alpha, GROUPS)
+    for function, name in [
+        (dirichlet.fraction_density, "x"),
+        (dirichlet.fraction_quantiles, "probabilities"),
+        (dirichlet.probability_above, "threshold"),
+    ]:
+        for value in (1.1, -0.1, np.nan):
+            with pytest.raises(SettingError, match=name):
+                function(value, alpha, GROUPS)

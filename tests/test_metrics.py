@@ -8,7 +8,7 @@ import pytest
 
 from zoobot import schemas
 from zoobot.errors import SettingError
-from zoobot.stats import dirichlet, metrics
+from zoobot.stats import dirichlet, metrics, predictive
 
 RINGS = schemas.load("gz_rings")
 SMALL = schemas.Schema.from_dict(
@@ -73,7 +73,7 @@ def test_predicting_the_baseline_scores_as_the_baseline():
 def test_loss_is_the_mean_over_galaxies_with_votes_and_sums_over_questions():
     votes, fractions, concentrations = made_up()
     result = metrics.evaluate_predictions(votes, fractions, SMALL, concentrations)
-    log_p = dirichlet.log_predictive(votes, concentrations, SMALL.question_index_groups)
+    log_p = predictive.log_predictive(votes, concentrations, SMALL.question_index_groups)
     voted = votes[:, 3:5].any(axis=1)
     assert 0 < voted.sum() < len(votes)
     assert result["questions"]["arms"]["galaxies"] == voted.sum()
@@ -129,7 +129,7 @@ def test_baseline_concentrations_are_most_probable():
 
     def log_probability(alpha):
         constant = np.broadcast_to(alpha, (300, 3))
-        return dirichlet.log_predictive(votes[:, :3], constant, [(0, 2)]).sum()
+        return predictive.log_predictive(votes[:, :3], constant, [(0, 2)]).sum()
 
     best = log_probability(fitted[:3])
     for answer in range(3):

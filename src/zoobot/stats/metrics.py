@@ -11,7 +11,7 @@ from scipy import optimize, special
 
 from zoobot.errors import SettingError
 from zoobot.schemas import Schema
-from zoobot.stats.dirichlet import log_predictive
+from zoobot.stats.predictive import log_predictive
 
 __all__ = [
     "baseline_concentrations",

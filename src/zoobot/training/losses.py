@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from zoobot.errors import SettingError
-from zoobot.stats.dirichlet import check_question_index_groups
+from zoobot.stats.concentrations import check_question_index_groups
 
 __all__ = ["MultiquestionLoss", "calculate_multiquestion_loss", "get_multiquestion_loss"]
 

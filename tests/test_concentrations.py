@@ -1,0 +1,55 @@
+"""What the functions of concentrations share: the answers' Betas and the work in chunks."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from zoobot.errors import SettingError
+from zoobot.stats import concentrations
+
+
+def test_betas_of_answers_keep_small_concentrations_beside_large_ones():
+    alpha = np.array([[[1e20, 3.0, 1.0, 1e-9, 2.0]]])
+    first, second = concentrations.answer_betas(alpha, [(0, 2), (3, 4)])
+    np.testing.assert_array_equal(first[0], alpha[0, 0])
+    np.testing.assert_array_equal(second[0], [4, 1e20, 1e20, 2, 1e-9])  # a difference of totals would give 0 for 4
+
+
+def test_betas_add_up_to_the_total():
+    alpha = np.random.default_rng(0).random((7, 3, 8)) + 0.1
+    groups = ((0, 4), (5, 7))
+    first, second = concentrations.answer_betas(alpha, groups)
+    assert first.shape == (3, 56)
+    total = concentrations.spread_over_answers(concentrations.sum_questions(alpha, groups), groups)
+    np.testing.assert_allclose(first + second, total.swapaxes(0, 1).reshape(3, 56))
+
+
+@pytest.mark.parametrize("galaxies", [0, 1, 10, 1001])
+def test_chunks_cover_every_galaxy_once(galaxies, monkeypatch):
+    monkeypatch.setattr(concentrations, "CHUNK_VALUES", 40)
+    seen, lock = np.zeros(galaxies, int), threading.Lock()
+
+    def work(chunk):
+        with lock:
+            seen[chunk] += 1
+            assert chunk.stop - chunk.start <= 10
+
+    concentrations.for_each_chunk(work, galaxies, 4)
+    assert (seen == 1).all()
+
+
+def test_an_error_in_a_thread_is_raised(monkeypatch):
+    monkeypatch.setattr(concentrations, "CHUNK_VALUES", 4)
+
+    def work(chunk):
+        raise SettingError("no")
+
+    with pytest.raises(SettingError, match="no"):
+        concentrations.for_each_chunk(work, 100, 4)
+
+
+@pytest.mark.parametrize("groups", [[], [(0, 2), (4, 5)], [(0, 2), (2, 3)], [(1, 2)], [(0, -1)], [(0, 1, 2)]])
+def test_groups_that_cannot_be(groups):
+    with pytest.raises(SettingError, match="question_index_groups"):
+        concentrations.check_question_index_groups(groups)
