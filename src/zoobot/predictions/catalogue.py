@@ -11,7 +11,7 @@ from zoobot.errors import PredictionError
 from zoobot.schemas import Schema
 from zoobot.stats import dirichlet
 
-__all__ = ["CREDIBILITY", "count_columns", "make_catalogue", "read_concentrations", "read_fractions"]
+__all__ = ["CREDIBILITY", "count_columns", "make_catalogue", "read_concentrations", "read_fractions", "read_intervals"]
 
 CREDIBILITY = 0.9
 
@@ -89,6 +89,21 @@ def read_fractions(catalogue: pd.DataFrame, schema: Schema) -> NDArray[np.float6
             f"the first at row {int(np.flatnonzero(wrong)[0]) + 1}"
         )
     return fractions
+
+
+def read_intervals(catalogue: pd.DataFrame, schema: Schema) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The lower and upper edges of the fractions' credible intervals: each (galaxies, answers).
+
+    Raises:
+        PredictionError: columns are missing, or hold something else than numbers.
+    """
+    edges = [[f"{answer}_fraction_{edge}" for answer in schema.label_cols] for edge in ("lower", "upper")]
+    missing = [name for names in edges for name in names if name not in catalogue.columns]
+    if missing:
+        raise PredictionError(
+            f"the predictions lack intervals: {', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}"
+        )
+    return _as_numbers(catalogue, edges[0]), _as_numbers(catalogue, edges[1])
 
 
 def read_concentrations(catalogue: pd.DataFrame, schema: Schema) -> NDArray[np.float64] | None:

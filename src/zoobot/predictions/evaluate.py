@@ -1,6 +1,7 @@
 """Scoring a catalogue of predictions against volunteers' votes."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from zoobot.predictions.catalogue import read_concentrations, read_fractions
 from zoobot.schemas import Schema
 from zoobot.stats import metrics
 
-__all__ = ["evaluate"]
+__all__ = ["Matched", "evaluate", "match_votes", "score"]
 
 # The order of answers in the Kaggle Galaxy Challenge's columns Class1.1 … Class11.6, in the words of schema gz2_full.
 # https://www.kaggle.com/c/galaxy-zoo-the-galaxy-challenge/overview/the-galaxy-zoo-decision-tree
@@ -35,6 +36,63 @@ _KAGGLE_ANSWERS = {
     "spiral-arm-count-gz2": ("1", "2", "3", "4", "more-than-4", "cant-tell"),
 }
 _KAGGLE_EVERYONE_ASKED = ("something-odd-gz2",)
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Predictions and votes, matched by ``id_str``: `predicted` has both, `voted` is the whole catalog.
+
+    Both have ``id_str`` as index; ``votes`` are those of `predicted`, (galaxies, answers), in its order.
+    """
+
+    schema: Schema
+    predicted: pd.DataFrame
+    voted: pd.DataFrame
+    votes: NDArray[np.float64]
+    without_votes: int
+
+
+def match_votes(predictions: str | Path, catalog: str | Path, schema: Schema | None = None) -> Matched:
+    """Read predictions and the votes of the same galaxies; without a schema, find it among the known ones.
+
+    Raises:
+        PredictionError: the tables do not fit each other or the schema.
+        CatalogError: a table cannot be read or has faults.
+    """
+    predicted = tables.read_table(predictions)
+    if predicted.empty or "id_str" not in predicted.columns or predicted["id_str"].duplicated().any():
+        raise PredictionError(f"{predictions} is no table of predictions: it needs rows, each with its own id_str")
+    schema = schema or _guess_schema(predicted, predictions)
+    voted = read_catalog(catalog, schema.label_cols, need_files=False).set_index("id_str")
+    predicted = predicted.set_index("id_str", drop=False)
+    both = predicted[predicted.index.isin(voted.index)]
+    if both.empty:
+        raise PredictionError(
+            f"{predictions} and {catalog} share no id_str (such as {predicted.index[0]!r} and {voted.index[0]!r}, say)"
+        )
+    votes = voted.loc[both.index, schema.label_cols].to_numpy(np.float64)
+    return Matched(schema, both, voted, votes, len(predicted) - len(both))
+
+
+def score(matched: Matched) -> dict[str, Any]:
+    """Score matched predictions; `evaluate` says what the scores are.
+
+    Raises:
+        PredictionError: the predictions do not fit the schema.
+    """
+    return {
+        "schema": matched.schema.name,
+        "galaxies": len(matched.predicted),
+        "without_votes": matched.without_votes,
+        "without_predictions": len(matched.voted) - len(matched.predicted),
+        **metrics.evaluate_predictions(
+            matched.votes,
+            read_fractions(matched.predicted, matched.schema),
+            matched.schema,
+            read_concentrations(matched.predicted, matched.schema),
+            reference_votes=matched.voted[matched.schema.label_cols].to_numpy(np.float64),
+        ),
+    }
 
 
 def evaluate(
@@ -66,32 +124,11 @@ def evaluate(
         PredictionError: the tables do not fit each other or the schema.
         CatalogError: a table cannot be read or has faults.
     """
-    predicted = tables.read_table(predictions)
-    if predicted.empty or "id_str" not in predicted.columns or predicted["id_str"].duplicated().any():
-        raise PredictionError(f"{predictions} is no table of predictions: it needs rows, each with its own id_str")
-    schema = schema or _guess_schema(predicted, predictions)
-    votes = read_catalog(catalog, schema.label_cols, need_files=False).set_index("id_str")[schema.label_cols]
-    predicted = predicted.set_index("id_str", drop=False)
-    scored = predicted[predicted.index.isin(votes.index)]
-    if scored.empty:
-        raise PredictionError(
-            f"{predictions} and {catalog} share no id_str (such as {predicted.index[0]!r} and {votes.index[0]!r}, say)"
-        )
-    scores = {
-        "schema": schema.name,
-        "galaxies": len(scored),
-        "without_votes": len(predicted) - len(scored),
-        "without_predictions": len(votes) - len(scored),
-        **metrics.evaluate_predictions(
-            votes.loc[scored.index].to_numpy(np.float64),
-            read_fractions(scored, schema),
-            schema,
-            read_concentrations(scored, schema),
-            reference_votes=votes.to_numpy(np.float64),
-        ),
-    }
+    matched = match_votes(predictions, catalog, schema)
+    scores = score(matched)
     if fractions is not None:
-        scores["cumulative"] = _score_cumulative(scored, votes, schema, fractions)
+        votes = matched.voted[matched.schema.label_cols]
+        scores["cumulative"] = _score_cumulative(matched.predicted, votes, matched.schema, fractions)
     if save_loc is not None:
         with replace_atomically(save_loc) as path:
             path.write_text(json.dumps(scores, indent=2, allow_nan=False) + "\n", encoding="utf-8")
