@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup test lint bench interop clean
+.PHONY: help setup demo test lint bench interop clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -21,6 +21,9 @@ lint: $(READY) ## ruff, mypy and the layers of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+demo: $(READY) ## everything once, on simulated galaxies: about five minutes, ends with a report
+	$(BIN)/zoobot demo --save-dir demo
 
 test: lint ## lint, then the doctests and the tests
 	$(BIN)/pytest

@@ -12,8 +12,11 @@ import pytest
 from zoobot import schemas
 from zoobot.cli import main as cli
 from zoobot.data import shard_writing
+from zoobot.demo import DemoConfig
+from zoobot.errors import SettingError
 from zoobot.estimators import define_model
 from zoobot.predictions import predict_on_images
+from zoobot.simulate.survey import SurveyConfig
 from zoobot.training import training_config
 
 
@@ -48,6 +51,34 @@ def test_the_whole_journey(monkeypatch, capsys, catalog, tree, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_demo_makes_all_it_says_and_goes_on_where_it_stopped(monkeypatch, capsys, tmp_path):
+    command = f"demo --save-dir {tmp_path / 'd'} --galaxies 40 --img-size 32 --train-minutes 0.05"
+    code, out, err = run(monkeypatch, capsys, *command.split())
+    assert code == 0, err
+    report = tmp_path / "d" / "report.html"
+    assert out.rstrip().endswith(str(report))
+    assert "Against the truth" in report.read_text(encoding="utf-8")
+    assert len(pd.read_parquet(tmp_path / "d" / "predictions.parquet")) == 8
+    before = (tmp_path / "d" / "model" / "model.safetensors").read_bytes()
+    report.unlink()
+    code, out, err = run(monkeypatch, capsys, *command.split())
+    assert code == 0, err
+    assert report.exists()
+    assert (tmp_path / "d" / "model" / "model.safetensors").read_bytes() == before
+    code, out, err = run(monkeypatch, capsys, *command.split(), "--seed", "1")
+    assert code == 2
+    assert "another seed" in err
+
+
+@pytest.mark.parametrize(
+    "setting", [{"galaxies": 3}, {"img_size": 8}, {"train_minutes": 0.0}, {"train_minutes": float("nan")}]
+)
+def test_a_demo_too_small_to_show_anything_is_refused(setting):
+    with pytest.raises(SettingError, match=next(iter(setting))):
+        DemoConfig(**setting)
+
+
+@pytest.mark.slow
 def test_the_examples_run(catalog, tree, tmp_path):
     examples = Path(__file__).parents[1] / "examples"
     steps = [
@@ -71,7 +102,10 @@ def test_schemas_are_listed_and_drawn(monkeypatch, capsys, tree):
     assert out.index("shape") < out.index("tilt") < out.index("lying")
 
 
-@pytest.mark.parametrize("command", ["create-shards", "check-shards", "train", "predict", "evaluate", "schemas"])
+@pytest.mark.parametrize(
+    "command",
+    ["create-shards", "check-shards", "train", "predict", "evaluate", "schemas", "simulate", "demo", "report"],
+)
 def test_every_command_has_help_with_an_example(monkeypatch, capsys, command):
     code, out, _ = run(monkeypatch, capsys, command, "--help")
     assert code == 0
@@ -85,6 +119,8 @@ def test_every_command_has_help_with_an_example(monkeypatch, capsys, command):
         (cli.train, define_model.ModelConfig),
         (cli.predict, predict_on_images.PredictConfig),
         (cli.create_shards, shard_writing.ShardConfig),
+        (cli.simulate, SurveyConfig),
+        (cli.demo, DemoConfig),
     ],
 )
 def test_the_command_line_has_the_defaults_of_python(command, settings):

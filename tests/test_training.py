@@ -41,7 +41,7 @@ def assert_same(first, second):
 
 def test_it_learns_and_saves_what_it_returns(datasets, schema, tmp_path):
     model = make_model(schema)
-    config = TrainConfig(log_dir=tmp_path / "m", epochs=8, batch_size=8, learning_rate=3e-3)
+    config = TrainConfig(log_dir=tmp_path / "m", epochs=8, batch_size=8, learning_rate=3e-3, precision="32-true")
     trained = train_estimator(model, config, *datasets)
     history = pd.read_csv(tmp_path / "m" / "history.csv")
     assert history["epoch"].tolist() == list(range(1, 9))

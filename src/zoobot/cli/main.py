@@ -7,8 +7,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from zoobot import __version__
+from zoobot.cli.demo import demo
 from zoobot.cli.evaluate import evaluate
 from zoobot.cli.predict import predict
+from zoobot.cli.report import report
 from zoobot.cli.schemas import show_schemas
 from zoobot.cli.shards import check_shards, create_shards
 from zoobot.cli.simulate import simulate
@@ -24,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("demo")(demo)
 app.command("schemas")(show_schemas)
 app.command("simulate")(simulate)
 app.command("create-shards")(create_shards)
@@ -31,6 +34,7 @@ app.command("check-shards")(check_shards)
 app.command("train")(train)
 app.command("predict")(predict)
 app.command("evaluate")(evaluate)
+app.command("report")(report)
 
 
 def _print_version(wanted: bool) -> None:

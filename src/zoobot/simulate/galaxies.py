@@ -8,7 +8,7 @@ import numpy as np
 
 from zoobot.errors import SettingError
 
-__all__ = ["GALAXY_TYPES", "Galaxy", "draw_galaxy"]
+__all__ = ["GALAXY_TYPES", "KINDS", "Galaxy", "draw_galaxy"]
 
 # Shares of the types: a choice, which favours what is rare in the sky (a third of real galaxies of these magnitudes
 # are spirals, some 5% merge: Willett et al. 2013) so that small surveys hold enough of everything.
@@ -21,6 +21,11 @@ GALAXY_TYPES = {
     "artifact": 0.04,
 }
 FAULTS = ("star", "trail")
+KINDS = (
+    *("spiral", "barred spiral", "ringed spiral", "edge-on disk"),
+    *("lenticular", "barred lenticular", "ringed lenticular", "elliptical"),
+    *("merger", "irregular", "artifact"),
+)
 EDGE_ON_INCLINATION = 78.0  # degrees, from which a disk is drawn as seen from its side
 
 Name = TypeVar("Name", str, int)
@@ -147,7 +152,7 @@ class Galaxy:
 
     @property
     def kind(self) -> str:
-        """Name for a reader: the type, and what is most striking about it."""
+        """One of ``KINDS``: the type, and what is most striking about it."""
         if self.type not in ("spiral", "lenticular"):
             return self.type
         if self.is_seen_from_its_side:
@@ -249,6 +254,7 @@ def _draw_disk_galaxy(generator: np.random.Generator, size: float, kind: str) ->
     if not spiral:
         drawn |= {"disk_g_r": generator.normal(0.72, 0.04), "disk_r_z": generator.normal(0.6, 0.04)}
     if generator.random() < _BAR_SHARE[kind]:
+        drawn["bulge_share"] *= 0.6  # it took part of the light
         drawn |= {
             "bar_share": (1 - drawn["bulge_share"]) * generator.uniform(0.12, 0.38),
             "bar_length": size * generator.uniform(0.6, 1.0),
@@ -270,7 +276,7 @@ def _draw_disk_galaxy(generator: np.random.Generator, size: float, kind: str) ->
 
 def _draw_merger(generator: np.random.Generator, size: float) -> dict[str, float | int]:
     """Draw two galaxies at some stage between a first disturbance and one body with tails."""
-    stage = generator.random()
+    two_bodies = generator.random() < 0.8
     disk = generator.random() < 0.7
     main: dict[str, float | int] = {
         "half_light_radius": 0.85 * size,
@@ -278,15 +284,15 @@ def _draw_merger(generator: np.random.Generator, size: float) -> dict[str, float
         "bulge_share": generator.uniform(0.1, 0.4) if disk else 0.6,
         "bulge_radius": size * (0.3 if disk else 0.6),
         "bulge_sersic_index": generator.uniform(1, 4),
-        "tail_share": generator.uniform(0.08, 0.3),
+        "tail_share": generator.uniform(0.1, 0.3) if two_bodies else generator.uniform(0.25, 0.4),
         "tail_number": int(generator.integers(1, 3)),
         "tail_angle": generator.uniform(0, 360),
     }
     if disk:
         main |= {"arm_number": 2, "arm_pitch": generator.uniform(20, 40), "arm_contrast": generator.uniform(0, 0.4)}
-    if stage < 0.75:  # two bodies still
+    if two_bodies:
         main |= {
-            "companion_ratio": generator.uniform(0.25, 1),
+            "companion_ratio": generator.uniform(0.3, 1),
             "companion_separation": size * generator.uniform(1.2, 2.8),
             "companion_radius": size * generator.uniform(0.35, 0.7),
             "companion_axis_ratio": generator.uniform(0.5, 1),

@@ -22,7 +22,7 @@ from zoobot.files import replace_atomically
 from zoobot.processes import map_in_processes
 from zoobot.progress import progress_bar
 from zoobot.schemas import Schema
-from zoobot.simulate.galaxies import Galaxy, draw_galaxy
+from zoobot.simulate.galaxies import KINDS, Galaxy, draw_galaxy
 from zoobot.simulate.impressions import appeals, check_is_known, form_impression
 from zoobot.simulate.rendering import BANDS, Observation, observe, to_rgb
 from zoobot.simulate.volunteers import Classifications, Volunteers, draw_volunteers
@@ -358,7 +358,7 @@ def _draw_sheet(table: pd.DataFrame, save_dir: Path, config: SurveyConfig) -> No
     kinds = pd.Series([galaxy.kind for galaxy in galaxies])
     turns = kinds.groupby(kinds).cumcount()
     first = turns.sort_values(kind="stable").index[:_SHEET_GALAXIES]
-    chosen = sorted(first, key=lambda place: (kinds[place], place))
+    chosen = sorted(first, key=lambda place: (KINDS.index(kinds[place]), place))
     pictures = []
     for place in chosen:
         image, _ = observe(galaxies[place], config.img_size, head["pixel_scale"].iloc[place], config.observation)

@@ -60,7 +60,8 @@ class TrainConfig:
         weight_decay: of AdamW, on everything but biases and normalisation.
         ema_decay: keep, test and save a running mean of the weights with this memory (0.999, say); off when left out.
         max_minutes: stop after this time; the learning rate falls so as to reach zero then.
-        precision: ``32-true``, ``bf16-mixed``, ``16-mixed``; ``auto`` is bf16-mixed on a GPU that computes in it.
+        precision: ``32-true``, ``bf16-mixed``, ``16-mixed``; ``auto`` is bf16-mixed on a GPU, or a CPU
+            (with AMX), that computes in it.
         accelerator: ``auto``, ``cpu``, ``gpu``, ``mps``, …, as Lightning calls them.
         devices: how many of them, or ``auto``.
         workers: processes that read ahead; chosen by the machine when left out.
@@ -335,8 +336,11 @@ def _make_trainer(config: TrainConfig, keeper: KeepBest, *others: pl.Callback) -
 def _choose_precision(config: TrainConfig) -> str:
     if config.precision != "auto":
         return config.precision
-    on_gpu = config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
+    if config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+    on_cpu = config.accelerator == "cpu" or (config.accelerator == "auto" and not torch.backends.mps.is_available())
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return "bf16-mixed" if on_cpu and capabilities.get("amx_bf16") else "32-true"
 
 
 @contextlib.contextmanager
