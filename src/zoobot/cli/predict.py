@@ -9,7 +9,9 @@ __all__ = ["predict"]
 
 
 def predict(
-    checkpoint_dir: Annotated[Path, typer.Option(help="Model folder that `zoobot train` made.")],
+    checkpoint_dir: Annotated[
+        list[Path], typer.Option(help="Model folder that `zoobot train` made; given several times, they are mixed.")
+    ],
     save_loc: Annotated[Path, typer.Option(help="Table to write: .parquet, .csv or .fits.")],
     folder: Annotated[Path | None, typer.Option(help="Folder of images.")] = None,
     file_format: Annotated[str, typer.Option(help="Which images of the folder: png, jpg or jpeg.")] = "png",
@@ -22,6 +24,10 @@ def predict(
     shard_dir: Annotated[Path | None, typer.Option(help="Folder of shards, instead of a folder of images.")] = None,
     split: Annotated[str, typer.Option(help="Which of the shards: train, test or unlabelled.")] = "test",
     n_samples: Annotated[int, typer.Option(help="Draws of dropout; 1 switches dropout off.")] = 5,
+    tta: Annotated[str, typer.Option(help="Views of each image: none, or dihedral (8 turns and mirrors).")] = "none",
+    recalibrate: Annotated[
+        bool, typer.Option("--recalibrate/--no-recalibrate", help="Apply what `zoobot calibrate` found.")
+    ] = True,
     batch_size: Annotated[int, typer.Option(help="Galaxies at a time.")] = 64,
     workers: Annotated[int | None, typer.Option(help="Processes that decode.", show_default="by machine")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps.", show_default="the best there is")] = None,
@@ -29,6 +35,13 @@ def predict(
         bool,
         typer.Option("--concentrations/--no-concentrations", help="Write them too; evaluate wants them."),
     ] = True,
+    keep_raw: Annotated[
+        bool, typer.Option("--keep-raw", help="Write the concentrations from before the recalibration too.")
+    ] = False,
+    friendly_loc: Annotated[
+        Path | None, typer.Option(help="Second table, of leading answers, blank where a question is unlikely asked.")
+    ] = None,
+    asked_threshold: Annotated[float, typer.Option(help="Least share of volunteers asked, for --friendly-loc.")] = 0.5,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --save-loc.")] = False,
 ) -> None:
     """Predict how volunteers would vote, with 90% credible intervals.
@@ -40,6 +53,8 @@ def predict(
         zoobot predict --checkpoint-dir model --folder images --file-format png --save-loc predictions.parquet
 
         zoobot predict --checkpoint-dir model --catalog new_galaxies.csv --save-loc predictions.fits
+
+        zoobot predict --checkpoint-dir model1 --checkpoint-dir model2 --tta dihedral --folder images --save-loc p.csv
 
         zoobot predict --checkpoint-dir model --shard-dir shards --save-loc predictions.csv --n-samples 10
     """
@@ -56,10 +71,15 @@ def predict(
         shard_dir=shard_dir,
         split=split,
         n_samples=n_samples,
+        tta=tta,
+        recalibrate=recalibrate,
         batch_size=batch_size,
         workers=workers,
         device=device,
         keep_concentrations=concentrations,
+        keep_raw=keep_raw,
+        friendly_loc=friendly_loc,
+        asked_threshold=asked_threshold,
         overwrite=overwrite,
     )
     typer.echo(f"{done.save_loc}: {done.galaxies} of {done.galaxies + done.failed} galaxies")

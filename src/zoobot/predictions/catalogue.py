@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,17 @@ from numpy.typing import NDArray
 from zoobot.errors import PredictionError
 from zoobot.schemas import Schema
 from zoobot.stats import dirichlet
+from zoobot.stats.trees import blank_unlikely_asked
 
-__all__ = ["CREDIBILITY", "count_columns", "make_catalogue", "read_concentrations", "read_fractions", "read_intervals"]
+__all__ = [
+    "CREDIBILITY",
+    "count_columns",
+    "make_catalogue",
+    "make_friendly",
+    "read_concentrations",
+    "read_fractions",
+    "read_intervals",
+]
 
 CREDIBILITY = 0.9
 
@@ -23,6 +33,7 @@ def make_catalogue(
     schema: Schema,
     *,
     keep_concentrations: bool = True,
+    raw: NDArray[np.float32] | None = None,
 ) -> pd.DataFrame:
     """Turn concentrations into a table with a row for each galaxy.
 
@@ -32,12 +43,14 @@ def make_catalogue(
         concentrations: (galaxies, samples, answers).
         schema: the decision tree.
         keep_concentrations: add the concentrations themselves.
+        raw: concentrations from before a recalibration, to add too; same shape.
 
     Returns:
         Columns ``id_str``, ``file_loc``; for each answer ``<answer>_fraction`` (the expected vote fraction),
         ``_fraction_lower`` and ``_fraction_upper`` (the equal-tailed 90% credible interval of the mixture over
         samples); for each question ``<question>_proportion_asked`` (the expected share of volunteers who are asked
-        it); if kept, ``<answer>_concentration``, or ``_concentration_0``, ``_1``, … of several samples. All float32.
+        it); if kept, ``<answer>_concentration``, or ``_concentration_0``, ``_1``, … of several samples, and the same
+        of ``_raw_concentration``. All float32.
     """
     groups = schema.question_index_groups
     fractions = dirichlet.expected_fractions(concentrations, groups)
@@ -54,13 +67,40 @@ def make_catalogue(
         columns[f"{answer}_fraction_upper"] = upper[:, number]
     for number, question in enumerate(schema.question_names):
         columns[f"{question}_proportion_asked"] = np.asarray(asked)[:, number] / samples
-    if keep_concentrations:
-        for number, answer in enumerate(schema.label_cols):
-            for sample in range(samples):
-                name = f"{answer}_concentration" + (f"_{sample}" if samples > 1 else "")
-                columns[name] = concentrations[:, sample, number]
+    kept = {"concentration": concentrations if keep_concentrations else None, "raw_concentration": raw}
+    for kind, values in kept.items():
+        if values is not None:
+            for number, answer in enumerate(schema.label_cols):
+                for sample in range(samples):
+                    suffix = f"_{sample}" if samples > 1 else ""
+                    columns[f"{answer}_{kind}{suffix}"] = values[:, sample, number]
     numbers = {name: values.astype(np.float32) for name, values in columns.items()}
     return pd.DataFrame({"id_str": list(id_str), "file_loc": list(file_loc), **numbers})
+
+
+def make_friendly(catalogue: pd.DataFrame, schema: Schema, threshold: float = 0.5) -> pd.DataFrame:
+    """Make a table to read out of one to compute with: what is not likely to be asked of a galaxy is left blank.
+
+    Args:
+        catalogue: from :func:`make_catalogue`.
+        schema: the decision tree.
+        threshold: the least share of volunteers who are expected to be asked, for a question to be answered.
+
+    Returns:
+        ``id_str``, ``file_loc``; for each question ``<question>``, the leading answer in words, and for each of its
+        answers ``<answer>_fraction``, rounded to a thousandth; missing where it is blank.
+    """
+    asked = catalogue[[f"{name}_proportion_asked" for name in schema.question_names]].to_numpy(np.float64)
+    fractions = blank_unlikely_asked(read_fractions(catalogue, schema), asked, schema, threshold)
+    columns: dict[str, Any] = {"id_str": catalogue["id_str"], "file_loc": catalogue["file_loc"]}
+    for question, (first, last) in zip(schema.questions, schema.question_index_groups, strict=True):
+        shown = fractions[:, first : last + 1]
+        texts = np.array([answer.text for answer in question.answers], object)
+        leading = texts[np.nan_to_num(shown).argmax(axis=1)]
+        columns[question.name] = np.where(np.isnan(shown[:, 0]), None, leading)
+        for place, answer in enumerate(question.answers):
+            columns[f"{answer.label_col}_fraction"] = shown[:, place].round(3)
+    return pd.DataFrame(columns)
 
 
 def count_columns(schema: Schema, samples: int) -> int:

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,15 @@ from zoobot.data.manifest import MANIFEST_NAME
 from zoobot.errors import ImageError, PredictionError, SettingError
 from zoobot.estimators.checkpoint import load_model
 from zoobot.estimators.define_model import Model
-from zoobot.predictions.catalogue import count_columns, make_catalogue
+from zoobot.predictions.catalogue import count_columns, make_catalogue, make_friendly
 from zoobot.processes import count_cores
 from zoobot.progress import progress_bar
 from zoobot.schemas import Schema
 
-__all__ = ["PredictConfig", "Predicted", "failed_path", "predict", "predict_dataset"]
+__all__ = ["VIEWS", "PredictConfig", "Predicted", "failed_path", "predict", "predict_dataset"]
+
+VIEWS = {"none": 1, "dihedral": 8}
+"""How many views of each image the kinds of test-time augmentation take."""
 
 _MOST = 10_000  # samples, or galaxies in a batch: more is a slip of the finger
 _MOST_FITS_COLUMNS = 999  # FITS standard 4.0, section 7.3.1
@@ -36,7 +40,7 @@ class PredictConfig:
     Just one of ``folder_to_predict``, ``catalog`` and ``shard_dir`` says where the galaxies are.
 
     Attributes:
-        checkpoint_dir: a model folder, as training makes it.
+        checkpoint_dir: a model folder, as training makes it; or several, whose posteriors are mixed in equal parts.
         save_loc: the table to write; its suffix (.parquet, .csv, .fits, …) decides the format.
         folder_to_predict: a folder of images; a galaxy's ``id_str`` is the file's path in it without suffix.
         file_format: ``png``, ``jpg`` or ``jpeg``: which files of the folder.
@@ -46,10 +50,17 @@ class PredictConfig:
         shard_dir: a folder of shards, or of TFRecords from elsewhere.
         split: which part of the shards: ``train``, ``test`` or ``unlabelled``.
         n_samples: draws of dropout, each a sample of the posterior; 1 switches dropout off.
+        tta: views of each image, each encoded and counted as samples of its own (test-time augmentation): ``none``,
+            or ``dihedral``, the 8 that quarter turns and mirrors give.
+        recalibrate: apply the recalibration of a model folder that :func:`zoobot.predictions.calibrate.calibrate` made.
         batch_size: galaxies at a time.
         workers: processes that decode images; chosen by the machine when left out.
         device: ``cpu``, ``cuda``, ``mps``; the best there is when left out.
         keep_concentrations: write the concentrations too, from which everything else can be computed.
+        keep_raw: write the concentrations from before the recalibration as well.
+        friendly_loc: a second table, easy on the eye, with the leading answers and their fractions, blank where less
+            than ``asked_threshold`` of the volunteers are expected to be asked.
+        asked_threshold: for ``friendly_loc``, 0 to 1.
         overwrite: replace ``save_loc`` if it exists.
         schema: the decision tree, for a model that has none; checked against the model's otherwise, as are the sizes.
         initial_size: height and width that images are resized to.
@@ -60,7 +71,7 @@ class PredictConfig:
         SettingError: a value is outside what it may be.
     """
 
-    checkpoint_dir: str | Path
+    checkpoint_dir: str | Path | Sequence[str | Path]
     save_loc: str | Path
     folder_to_predict: str | Path | None = None
     file_format: str = "png"
@@ -70,10 +81,15 @@ class PredictConfig:
     shard_dir: str | Path | None = None
     split: str = "test"
     n_samples: int = 5
+    tta: str = "none"
+    recalibrate: bool = True
     batch_size: int = 64
     workers: int | None = None
     device: str | None = None
     keep_concentrations: bool = True
+    keep_raw: bool = False
+    friendly_loc: str | Path | None = None
+    asked_threshold: float = 0.5
     overwrite: bool = False
     schema: Schema | None = None
     initial_size: int | None = None
@@ -90,7 +106,28 @@ class PredictConfig:
                 raise SettingError(f"{name} is {getattr(self, name)}; it must be from 1 to {_MOST}")
         if self.workers is not None and self.workers < 0:
             raise SettingError(f"workers is {self.workers}; it must be 0 or more")
+        if self.tta not in VIEWS:
+            raise SettingError(f"tta is {self.tta!r}; it must be one of {', '.join(VIEWS)}")
+        if not 0 <= self.asked_threshold <= 1:
+            raise SettingError(f"asked_threshold is {self.asked_threshold}; it must be from 0 to 1, such as 0.5")
+        if not self.checkpoint_dirs:
+            raise SettingError("checkpoint_dir is empty; give a model folder, or several")
         tables.check_table_suffix(self.save_loc)
+        if self.friendly_loc is not None:
+            tables.check_table_suffix(self.friendly_loc)
+            if Path(self.friendly_loc).resolve() == Path(self.save_loc).resolve():
+                raise SettingError(f"friendly_loc and save_loc are both {self.save_loc}; they are two tables")
+
+    @property
+    def checkpoint_dirs(self) -> list[Path]:
+        """Every model folder."""
+        given = self.checkpoint_dir
+        return [Path(given)] if isinstance(given, (str, Path)) else [Path(folder) for folder in given]
+
+    @property
+    def samples(self) -> int:
+        """How many samples the mixture of a galaxy's posterior has."""
+        return len(self.checkpoint_dirs) * VIEWS[self.tta] * self.n_samples
 
 
 @dataclass(frozen=True)
@@ -128,50 +165,97 @@ def predict(config: PredictConfig | None = None, **settings: Any) -> Predicted:
     config = replace(config, **settings) if config else _make_config(settings)
     _check_save_loc(config)
     device = _choose_device(config.device)
-    model = load_model(config.checkpoint_dir)
-    schema = _check_against_model(config, model)
-    dataset = _open_source(config, model)
-    concentrations, faults = predict_dataset(
-        model,
-        dataset,
-        n_samples=config.n_samples,
-        batch_size=config.batch_size,
-        workers=_choose_workers(config, device, len(dataset)),
-        device=device,
-    )
-    return _write(config, dataset, concentrations, faults, schema)
+    models = [load_model(folder) for folder in config.checkpoint_dirs]
+    schema = _check_against_models(config, models)
+    recalibrations = [None for folder in config.checkpoint_dirs]
+    raw = np.empty((0, 0, 0), np.float32)
+    for alike in _group_alike(models):  # models that take the same images share one pass over them
+        dataset = _open_source(config, models[alike[0]])
+        found, faults = predict_dataset(
+            [models[number] for number in alike],
+            dataset,
+            n_samples=config.n_samples,
+            tta=config.tta,
+            batch_size=config.batch_size,
+            workers=_choose_workers(config, device, len(dataset)),
+            device=device,
+        )
+        if not raw.size:
+            raw = np.empty((len(dataset), config.samples, len(schema.label_cols)), np.float32)
+        raw.reshape(len(dataset), len(models), -1, raw.shape[-1])[:, alike] = found.reshape(
+            len(dataset), len(alike), -1, raw.shape[-1]
+        )
+    return _write(config, dataset, raw, _recalibrate(raw, recalibrations), faults, schema)
 
 
 def predict_dataset(
-    model: Model,
+    model: Model | Sequence[Model],
     dataset: GalaxyDataset,
     *,
     n_samples: int = 5,
+    tta: str = "none",
     batch_size: int = 64,
     workers: int = 0,
     device: str | None = None,
 ) -> tuple[NDArray[np.float32], list[str]]:
-    """Predict every galaxy of a dataset; the model is left on the device, in evaluation mode.
+    """Predict every galaxy of a dataset with one model or several; they are left on the device, in evaluation mode.
 
     Returns:
         Concentrations, (galaxies, samples, answers) float32, and why each galaxy's image could not be read (empty if it
-        could); the concentrations of such a galaxy are NaN.
+        could); the concentrations of such a galaxy are NaN. Samples are those of the first model, of its first view
+        before its second, and so on.
     """
     device = _choose_device(device)
-    model = model.to(device).eval()
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # it exists; torch does not declare it
-    concentrations = np.full((len(dataset), n_samples, model.config.output_dim), np.nan, np.float32)
+    models = [model] if isinstance(model, Model) else list(model)
+    for each in models:
+        each.to(device).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # undeclared
+    samples = len(models) * VIEWS[tta] * n_samples
+    concentrations = np.full((len(dataset), samples, models[0].config.output_dim), np.nan, np.float32)
     faults: list[str] = []
     with progress_bar("predicting", len(dataset)) as advance, torch.inference_mode():
         for batch in make_loader(dataset, batch_size, workers=workers):
             readable = np.flatnonzero([not fault for fault in batch.faults])
             if readable.size:
                 pixels = batch.images if len(readable) == len(batch.images) else batch.images[readable]
-                samples = model.sample(pixels.to(device, non_blocking=True), n_samples)
-                concentrations[len(faults) + readable] = samples.float().cpu().numpy()
+                views = list(_views(pixels.to(device, non_blocking=True), tta))
+                drawn = [each.sample(view, n_samples) for each in models for view in views]
+                concentrations[len(faults) + readable] = torch.cat(drawn, dim=1).float().cpu().numpy()
             faults += batch.faults
             advance(len(batch.faults))
     return concentrations, faults
+
+
+def _views(pixels: torch.Tensor, tta: str) -> Iterator[torch.Tensor]:
+    """The images (batch, height, width, channels) as they are, and turned and mirrored."""
+    if tta == "none":
+        yield pixels
+        return
+    for mirrored in (pixels, pixels.flip(2)):
+        for turns in range(4):
+            yield torch.rot90(mirrored, turns, (1, 2))
+
+
+def _group_alike(models: Sequence[Model]) -> list[list[int]]:
+    """Places of models that take images of the same size, channels and fit, in their order."""
+    groups: dict[tuple[int, int, str], list[int]] = {}
+    for number, model in enumerate(models):
+        config = model.config
+        groups.setdefault((config.input_size, config.channels, config.fit), []).append(number)
+    return list(groups.values())
+
+
+def _recalibrate(raw: NDArray[np.float32], recalibrations: Sequence[Any]) -> NDArray[np.float32]:
+    """Each model's samples with its own recalibration; those of images that could not be read stay NaN."""
+    if not any(recalibrations):
+        return raw
+    recalibrated = raw.copy()
+    readable = ~np.isnan(raw).any(axis=(1, 2))
+    each = raw.shape[1] // len(recalibrations)
+    for number, recalibration in enumerate(recalibrations):
+        if recalibration is not None:
+            part = slice(number * each, (number + 1) * each)
+            recalibrated[readable, part] = recalibration.apply(raw[readable, part])
+    return recalibrated
 
 
 def failed_path(save_loc: str | Path) -> Path:
@@ -195,24 +279,33 @@ def _make_config(settings: dict[str, Any]) -> PredictConfig:
     return PredictConfig(**settings)
 
 
-def _check_against_model(config: PredictConfig, model: Model) -> Schema:
+def _check_against_models(config: PredictConfig, models: Sequence[Model]) -> Schema:
     sizes = {"initial_size": "input_size", "crop_size": "crop_size", "final_size": "resize_size"}
     for given, own in sizes.items():
-        expected, wanted = getattr(model.config, own), getattr(config, given)
-        if wanted not in (None, expected):
-            raise SettingError(f"{given} is {wanted}, but the model was trained with {expected}; leave it out")
-    schema = model.schema or config.schema
+        wanted = getattr(config, given)
+        others = [getattr(model.config, own) for model in models if getattr(model.config, own) != wanted]
+        if wanted is not None and others:
+            raise SettingError(f"{given} is {wanted}, but the model was trained with {others[0]}; leave it out")
+    schema = models[0].schema or config.schema
     if schema is None:
-        raise SettingError(f"the model in {config.checkpoint_dir} has no schema; give the one it was trained for")
+        raise SettingError(f"the model in {config.checkpoint_dirs[0]} has no schema; give the one it was trained for")
     if config.schema is not None and config.schema.label_cols != schema.label_cols:
         raise SettingError(
             f"schema {config.schema.name} has other answers than the model's, {schema.name}; leave it out"
         )
-    if len(schema.label_cols) != model.config.output_dim:
-        raise SettingError(
-            f"schema {schema.name} has {len(schema.label_cols)} answers, the model {model.config.output_dim}"
-        )
-    columns = count_columns(schema, config.n_samples if config.keep_concentrations else 0)
+    for folder, model in zip(config.checkpoint_dirs, models, strict=True):
+        if len(schema.label_cols) != model.config.output_dim:
+            raise SettingError(
+                f"schema {schema.name} has {len(schema.label_cols)} answers, the model in {folder} "
+                f"{model.config.output_dim}"
+            )
+        if model.schema is not None and model.schema.label_cols != schema.label_cols:
+            raise SettingError(
+                f"the models in {config.checkpoint_dirs[0]} and {folder} have other answers, of {schema.name} and "
+                f"{model.schema.name}; only models of the same can be mixed"
+            )
+    kept = config.keep_concentrations + config.keep_raw
+    columns = count_columns(schema, config.samples * kept)
     if columns > _MOST_FITS_COLUMNS and Path(config.save_loc).suffix.lower() in (".fits", ".fit"):
         raise SettingError(
             f"save_loc {config.save_loc} would need {columns} columns, a FITS table holds {_MOST_FITS_COLUMNS}; "
@@ -224,14 +317,16 @@ def _check_against_model(config: PredictConfig, model: Model) -> Schema:
 def _check_save_loc(config: PredictConfig) -> None:
     """Find out now, and not after hours of work, whether the table can be written."""
     save_loc = Path(config.save_loc)
-    for path in (save_loc, failed_path(save_loc)):
+    friendly = [] if config.friendly_loc is None else [Path(config.friendly_loc)]
+    for path in (save_loc, failed_path(save_loc), *friendly):
         if path.exists() and not config.overwrite:
             raise PredictionError(f"save_loc: {path} exists; replace it with --overwrite or choose another name")
-    try:
-        save_loc.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=save_loc.parent).close()
-    except OSError as error:
-        raise PredictionError(f"save_loc {save_loc} cannot be written: {error.strerror}; choose another") from error
+    for path in (save_loc, *friendly):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=path.parent).close()
+        except OSError as error:
+            raise PredictionError(f"save_loc {path} cannot be written: {error.strerror}; choose another") from error
 
 
 def _choose_device(device: str | None) -> str:
@@ -305,6 +400,7 @@ def _choose_workers(config: PredictConfig, device: str, galaxies: int) -> int:
 def _write(
     config: PredictConfig,
     dataset: GalaxyDataset,
+    raw: NDArray[np.float32],
     concentrations: NDArray[np.float32],
     faults: list[str],
     schema: Schema,
@@ -326,8 +422,11 @@ def _write(
         concentrations[good],
         schema,
         keep_concentrations=config.keep_concentrations,
+        raw=raw[good] if config.keep_raw else None,
     )
     tables.write_table(catalogue, save_loc)
+    if config.friendly_loc is not None:
+        tables.write_table(make_friendly(catalogue, schema, config.asked_threshold), config.friendly_loc)
     failures = int((~good).sum())
     if not failures:
         failed_loc.unlink(missing_ok=True)  # of predictions that these replace
