@@ -39,6 +39,8 @@ bench: $(READY) ## benchmarks, on a machine that does nothing else (about 15 min
 	$(BIN)/python benchmarks/losses.py
 	$(BIN)/python benchmarks/training_step.py $(TENSORFLOW_OPTION)
 	$(BIN)/python benchmarks/prediction.py $(IMAGES_OPTION) $(TENSORFLOW_OPTION)
+	$(BIN)/python benchmarks/posteriors.py
+	$(BIN)/python benchmarks/simulating.py
 	$(BIN)/python benchmarks/scaling.py
 
 interop: $(READY) ## TensorFlow's own parser reads our shards (installs TensorFlow in a venv of its own)

@@ -86,15 +86,13 @@ class Volunteers:
         Args:
             appeal: (answers,), see `zoobot.simulate.impressions.appeals`.
         """
-        odds = self.skill[:, None] * appeal + self.bias
-        probabilities = np.empty_like(odds)
+        odds = self.skill * appeal[:, None] + self.bias.T  # (answers, volunteers), where sums over answers are fast
         for first, last in self.schema.question_index_groups:
-            chosen = odds[:, first : last + 1]
-            chosen = np.exp(chosen - chosen.max(axis=1, keepdims=True))
-            chosen /= chosen.sum(axis=1, keepdims=True)
-            careless = self.carelessness[:, None]
-            probabilities[:, first : last + 1] = (1 - careless) * chosen + careless / (last + 1 - first)
-        return probabilities
+            chosen = odds[first : last + 1]
+            np.exp(chosen - chosen.max(axis=0), out=chosen)
+            chosen *= (1 - self.carelessness) / chosen.sum(axis=0)
+            chosen += self.carelessness / len(chosen)
+        return odds.T
 
     def truth(self, probabilities: Floats) -> Truth:
         """Average over the crowd by activity: exact, with those asked a question weighing as often as they are asked.
