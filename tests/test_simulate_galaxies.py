@@ -1,11 +1,13 @@
 """Simulated galaxies come out as they were put in: flux, size, shape, colour, place; and noise as the sky has it."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 
 from zoobot.errors import SettingError
+from zoobot.simulate import rendering
 from zoobot.simulate.galaxies import GALAXY_TYPES, Galaxy, draw_galaxy
 from zoobot.simulate.rendering import BANDS, Observation, observe, render, to_rgb
 
@@ -24,7 +26,7 @@ PARTS = {
     "bar": Galaxy(half_light_radius=3, bar_share=1.0, bar_length=4, inclination=40),
     "ring": Galaxy(half_light_radius=3, ring_share=1.0, ring_radius=5, inclination=40),
     "clumps": Galaxy(half_light_radius=3, clump_share=1.0, clump_number=5, seed=3),
-    "tails": Galaxy(half_light_radius=3, tail_share=1.0, tail_number=2),
+    "tails": Galaxy(half_light_radius=2, tail_share=1.0, tail_number=2),
 }
 
 
@@ -91,6 +93,129 @@ def test_an_inclined_disk_has_the_axis_ratio_of_hubbles_formula():
     ratio, angle, _ = second_moments(render(galaxy, 300, SCALE, SHARP)[1])
     assert ratio == pytest.approx(galaxy.disk_axis_ratio, abs=0.01)
     assert angle == pytest.approx(10, abs=1)
+
+
+@pytest.mark.parametrize("inclination", [0, 40, 75, 78.1, 84, 90])
+def test_a_disk_thins_smoothly_to_its_thickness(inclination):
+    galaxy = Galaxy(half_light_radius=4, inclination=inclination, disk_thickness=0.15)
+    ratio, _, _ = second_moments(render(galaxy, 400, SCALE, SHARP)[1])
+    assert ratio == pytest.approx(galaxy.disk_axis_ratio, abs=0.02)
+
+
+@pytest.mark.parametrize("pitch", [12, 25])
+@pytest.mark.parametrize("direction", [1, -1])
+def test_arms_wind_with_their_pitch_in_their_direction(pitch, direction):
+    galaxy = Galaxy(half_light_radius=8, arm_number=2, arm_contrast=0.8, arm_pitch=pitch, arm_direction=direction)
+    image = render(galaxy, 320, SCALE, SHARP)[1]
+    x, y = coordinates(320)
+    radius, angle = np.hypot(x, y), np.arctan2(-x, y)  # from north through east, the galaxy's major axis
+    edges = np.geomspace(6, 12, 9)
+    phases = []
+    for inner, outer in itertools.pairwise(edges):
+        circle = (radius >= inner) & (radius < outer)
+        phases.append(np.angle((image[circle] * np.exp(-2j * angle[circle])).sum()))
+    slope = np.polyfit(np.log(np.sqrt(edges[1:] * edges[:-1])), np.unwrap(phases), 1)[0]
+    turn = -slope / 2  # dθ/d ln r; the sign is of the angle's sense
+    assert abs(turn) == pytest.approx(1 / np.tan(np.radians(pitch)), rel=0.06)
+    other = dataclasses.replace(galaxy, arm_direction=-direction)
+    np.testing.assert_allclose(render(other, 320, SCALE, SHARP)[1], image[:, ::-1], rtol=2e-2, atol=1e-3 * image.max())
+
+
+def test_a_ring_is_brightest_at_its_radius():
+    image = render(Galaxy(ring_share=1, ring_radius=6), 200, SCALE, SHARP)[1]
+    x, y = coordinates(200)
+    assert np.hypot(x, y).ravel()[image.argmax()] == pytest.approx(6, abs=0.3)
+
+
+def test_boxy_bulges_have_corners():
+    boxy, round_ = (
+        render(Galaxy(bulge_share=1, bulge_radius=4, bulge_sersic_index=1, bulge_boxiness=b), 200, SCALE, SHARP)[1]
+        for b in (1.0, 0.0)
+    )
+    x, y = coordinates(200)
+    far = (np.hypot(x, y) > 5) & (np.hypot(x, y) < 7)
+    corners = far & (abs(abs(x) - abs(y)) < 0.5)
+    sides = far & ((abs(x) < 0.5) | (abs(y) < 0.5))
+    assert boxy[corners].mean() / boxy[sides].mean() > 1.2
+    assert round_[corners].mean() / round_[sides].mean() == pytest.approx(1, abs=0.05)
+
+
+def test_tails_lie_outside_the_body():
+    tails = render(PARTS["tails"], 300, SCALE, SHARP)[1]
+    x, y = coordinates(300)
+    radius = np.hypot(x, y)
+    assert np.average(radius, weights=tails) == pytest.approx(5 * 0.75 * 2, rel=0.02)  # of r⁴ exp(−r / 0.75)
+    crossing = tails[(radius > 8) & (radius < 9)]
+    assert crossing.max() > 5 * np.median(crossing)
+
+
+def test_dust_takes_what_its_depth_says():
+    galaxy = Galaxy(inclination=90, half_light_radius=10, disk_thickness=0.5, dust_depth=1.5)
+    left = (render(galaxy, 200, SCALE, SHARP) / render(dataclasses.replace(galaxy, dust_depth=0), 200, SCALE, SHARP))[
+        :, 99:101, 99:101
+    ].mean(axis=(1, 2))
+    np.testing.assert_allclose(left, 0.5 + 0.5 * np.exp(-1.5 * np.array([1.49, 1.0, 0.56])), rtol=0.1)
+
+
+def test_clumps_and_tails_are_drawn_from_the_side_too():
+    side = Galaxy(inclination=89, half_light_radius=3)
+    for part in ({"tail_share": 0.3, "tail_number": 2}, {"clump_share": 0.3, "clump_number": 4}):
+        galaxy = dataclasses.replace(side, **part)
+        image = render(galaxy, 300, SCALE, SHARP)[1]
+        assert image.sum() == pytest.approx(galaxy.flux, rel=0.02)
+        assert abs(image - render(side, 300, SCALE, SHARP)[1]).sum() > 0.1 * galaxy.flux
+
+
+@pytest.mark.parametrize("name", ["spiral", "tails", "clumps"])
+def test_a_galaxy_is_the_same_in_a_wider_field(name):
+    near, wide = render(PARTS[name], 80, SCALE, SHARP), render(PARTS[name], 160, SCALE, SHARP)
+    inner = (slice(None), slice(50, 110), slice(50, 110))
+    assert abs(near[:, 10:70, 10:70] - wide[inner]).sum() < 0.01 * wide[inner].sum()
+
+
+def test_each_band_has_its_own_seeing():
+    observation = Observation(seeing=(0.8, 1.6, 2.4))
+    point = Galaxy(bulge_share=1, bulge_radius=0.02, bulge_sersic_index=1)
+    peaks = render(point, 81, SCALE, observation)[:, 40, 40] / render(point, 81, SCALE, observation).sum(axis=(1, 2))
+    assert peaks[0] / peaks[1] == pytest.approx(4, rel=0.15)
+    assert peaks[1] / peaks[2] == pytest.approx(2.25, rel=0.1)
+
+
+def test_the_photons_of_bright_galaxies_are_noisy_too():
+    galaxy, observation = Galaxy(magnitude=13, half_light_radius=2), Observation()
+    expected = render(galaxy, 32, SCALE)
+    taken = np.stack([observe(galaxy, 32, SCALE, seed=seed)[0] for seed in range(200)])
+    middle = (slice(None), slice(None), slice(13, 19), slice(13, 19))
+    found = taken[middle].var(axis=0).mean(axis=(1, 2))
+    photons = expected[:, 13:19, 13:19].mean(axis=(1, 2)) / np.array(observation.electrons)
+    sky = np.array([observation.noise(band) ** 2 for band in BANDS]) * SCALE**2
+    assert (photons > 3 * sky).all()
+    np.testing.assert_allclose(found, photons + sky, rtol=0.06)
+
+
+def test_another_exposure_of_the_same_galaxy_differs_by_noise_and_field_alone():
+    galaxy = Galaxy(clump_share=0.6, clump_number=6, magnitude=14, seed=5)
+    one, other = (observe(galaxy, 48, SCALE, seed=seed)[0] for seed in (1, 2))
+    assert (one != other).any()
+    inner = (1, slice(16, 32), slice(16, 32))
+    assert abs(one[inner] - other[inner]).sum() < 0.1 * one[inner].sum()
+
+
+@pytest.mark.parametrize("scale", [0.25, 0.9, 2.0])
+def test_sources_in_the_field_keep_their_light_on_any_pixels(scale, monkeypatch):
+    monkeypatch.setattr(rendering, "_DENSITIES", {"stars": 3600 / (64 * scale) ** 2 * 20})
+    monkeypatch.setattr(rendering, "_FIELD_MAGNITUDES", (19.0, 19.001))
+    light, number = rendering._draw_field(
+        Galaxy(half_light_radius=0.01), 64, scale, Observation(), np.random.default_rng(0)
+    )
+    assert number > 8
+    assert light[1].sum() / (number * 10 ** (0.4 * 3.5)) == pytest.approx(1, abs=0.12)  # some lie at the edge
+
+
+def test_pictures_are_as_bright_on_any_pixels():
+    galaxy = Galaxy(magnitude=15, half_light_radius=4)
+    coarse, fine = (to_rgb(render(galaxy, size, scale), scale) for size, scale in ((32, 0.5), (64, 0.25)))
+    assert abs(coarse.mean() - fine.mean()) < 2
 
 
 def test_a_galaxy_is_the_same_on_any_pixels():
@@ -204,6 +329,9 @@ def test_the_population_has_its_shares_and_its_disks_lie_every_way():
     for kind, share in GALAXY_TYPES.items():
         count = sum(galaxy.type == kind for galaxy in drawn)
         assert abs(count - 2000 * share) < 4.5 * np.sqrt(2000 * share * (1 - share))
+    magnitudes = np.array([galaxy.magnitude for galaxy in drawn])
+    share = (10 ** (0.3 * 2) - 1) / (10 ** (0.3 * 3.8) - 1)  # brighter than 16
+    assert np.mean(magnitudes < 16) == pytest.approx(share, abs=4.5 * np.sqrt(share / 2000))
     spirals = [galaxy for galaxy in drawn if galaxy.type == "spiral"]
     cosines = np.cos(np.radians([galaxy.inclination for galaxy in spirals]))
     assert np.mean(cosines) == pytest.approx(0.5, abs=4.5 * np.sqrt(1 / 12 / len(spirals)))
@@ -217,9 +345,17 @@ def test_the_population_has_its_shares_and_its_disks_lie_every_way():
         ({"fault": "cat"}, "star, trail"),
         ({"bulge_share": 0.7, "bar_share": 0.6}, "together"),
         ({"bulge_radius": 0.0}, "bulge_radius"),
-        ({"inclination": 100.0}, "from 0 to 90"),
+        ({"inclination": 100.0}, "0 to 90"),
         ({"magnitude": float("nan")}, "magnitude"),
         ({"bulge_sersic_index": 0.0}, "bulge_sersic_index"),
+        ({"bulge_axis_ratio": 0.0}, "bulge_axis_ratio"),
+        ({"bar_axis_ratio": 3.0}, "bar_axis_ratio"),
+        ({"clump_share": 0.5}, "clump_number"),
+        ({"tail_share": 0.1}, "tail_number"),
+        ({"clump_share": 0.5, "clump_number": 2.5}, "whole number"),
+        ({"arm_direction": 0}, "arm_direction"),
+        ({"magnitude": -1e5}, "magnitude"),
+        ({"bulge_share": "a"}, "bulge_share"),
     ],
 )
 def test_impossible_galaxies_are_refused(wrong, words):

@@ -35,7 +35,7 @@ def make_crowd(number: int = 300, votes: int = 40, seed: int = 0) -> Volunteers:
 
 
 def impression_of(galaxy: Galaxy, img_size: int = 96, **observation):
-    return form_impression(galaxy, img_size, 7 * galaxy.half_light_radius / img_size, **observation)
+    return form_impression(galaxy, img_size, 7 * galaxy.effective_radius / img_size, **observation)
 
 
 def truth_of(galaxy: Galaxy, **observation) -> dict[str, float]:
@@ -175,6 +175,33 @@ def test_features_fade_with_distance_noise_and_tilt():
     assert arms(SPIRAL) > arms(dataclasses.replace(SPIRAL, inclination=88))
     assert arms(SPIRAL) > arms(dataclasses.replace(SPIRAL, arm_contrast=0.2))
     assert impression_of(SPIRAL).spiral > impression_of(SPIRAL, img_size=16).spiral
+    side = Galaxy(inclination=89, half_light_radius=5, magnitude=15)
+    faint = dataclasses.replace(side, half_light_radius=0.4, magnitude=22)
+    assert impression_of(side).edge_on > 0.9
+    assert impression_of(faint).edge_on < 0.5
+    assert abs(impression_of(faint).bulge - 0.5) < 0.5 * abs(impression_of(side).bulge - 0.5)
+
+
+def test_winding_follows_the_pitch_and_disturbance_the_tails():
+    winding = {pitch: truth_of(dataclasses.replace(SPIRAL, arm_pitch=pitch)) for pitch in (9, 21, 38)}
+    for pitch, answer in ((9, "tight"), (21, "medium"), (38, "loose")):
+        assert max(winding, key=lambda each: winding[each][f"spiral-winding_{answer}"]) == pitch
+    shares = {0.1: "minor-disturbance", 0.3: "major-disturbance"}
+    tails = {share: truth_of(Galaxy(tail_share=share, tail_number=2, magnitude=14)) for share in shares}
+    for share, answer in shares.items():
+        assert tails[share][f"merging_{answer}"] > 0.4
+
+
+def test_a_bulge_alone_is_judged_by_its_own_size():
+    small, large = (Galaxy(bulge_share=1, bulge_radius=r, bulge_axis_ratio=0.3) for r in (0.5, 6.0))
+    at = {"img_size": 96, "pixel_scale": 0.4}
+    assert form_impression(small, **at).roundness > form_impression(large, **at).roundness + 0.2
+
+
+def test_only_campaigns_of_galaxy_zoo_may_follow_a_questions_name():
+    tree = {"name": "t", "question": [{"name": "bar-broken", "answers": ["yes", "no"]}]}
+    with pytest.raises(SchemaError, match="bar-broken"):
+        check_is_known(schemas.Schema.from_dict(tree))
 
 
 @pytest.mark.parametrize("name", sorted(set(schemas.available()) - {"gz_hubble"}))
@@ -182,7 +209,9 @@ def test_volunteers_know_the_galaxy_zoo_trees(name):
     schema = schemas.load(name)
     values = appeals(impression_of(SPIRAL), schema)
     assert values.shape == (len(schema.label_cols),)
-    assert (values <= 0).all()
+    assert np.isfinite(values).all()
+    for first, last in schema.question_index_groups:
+        assert np.ptp(values[first : last + 1]) > 0.01  # no two answers' meanings are alike throughout
 
 
 def test_unknown_questions_are_named(schema):
@@ -226,16 +255,18 @@ def test_the_catalog_can_be_used_at_once_and_votes_fit_the_tree(small):
     catalog = read_catalog(small / "catalog.csv", SCHEMA.label_cols, check_files=True)
     assert len(catalog) == 12
     assert read_image(catalog["file_loc"].iloc[0], size=None, channels=3).shape == (32, 32, 3)
-    assert (catalog.iloc[:, :][["smooth-or-featured_smooth"]].to_numpy() <= 8).all()
     votes = catalog[SCHEMA.label_cols].to_numpy()
     assert (votes[:, :3].sum(axis=1) == 8).all()
     assert (votes[:, 3:5].sum(axis=1) == votes[:, 1]).all()
 
 
-def test_clicks_add_up_to_the_votes(small, shared_data):
-    clicks = pd.read_csv(small / "clicks.csv", dtype={"subject_ids": str})
+def test_clicks_have_the_columns_of_real_ones(small, shared_data):
     real = pd.read_csv(shared_data / "panoptes" / "classifications.csv", nrows=1)
-    assert list(clicks.columns) == list(real.columns)
+    assert list(pd.read_csv(small / "clicks.csv", nrows=1).columns) == list(real.columns)
+
+
+def test_clicks_add_up_to_the_votes(small):
+    clicks = pd.read_csv(small / "clicks.csv", dtype={"subject_ids": str})
     assert len(clicks) == 12 * 8
     assert clicks["classification_id"].is_unique
     assert not clicks.duplicated(["user_name", "subject_ids"]).any()
@@ -250,13 +281,46 @@ def test_clicks_add_up_to_the_votes(small, shared_data):
     pd.testing.assert_frame_equal(counted, catalog[SCHEMA.label_cols])
 
 
+def test_the_volunteers_are_told_of(small):
+    people = pd.read_parquet(small / "volunteers.parquet").set_index("user_name")
+    assert len(people) == 60
+    assert people["activity"].sum() == pytest.approx(1)
+    clicks = pd.read_csv(small / "clicks.csv")
+    assert set(clicks["user_name"]) <= set(people.index)
+    assert (people.loc[clicks["user_name"], "user_id"].to_numpy() == clicks["user_id"].to_numpy()).all()
+    assert {f"{name}_bias" for name in SCHEMA.label_cols} <= set(people.columns)
+
+
+def test_the_crowd_does_not_depend_on_the_votes():
+    few, many = (draw_volunteers(SCHEMA, 500, votes, np.random.default_rng(0)) for votes in (5, 160))
+    assert (few.activity == many.activity).all()
+    assert (few.bias == many.bias).all()
+
+
+def test_people_differ():
+    crowd = make_crowd(number=2000, votes=10)
+    assert np.log(crowd.skill).std() == pytest.approx(0.3, rel=0.1)
+    assert crowd.bias.std() == pytest.approx(0.45, rel=0.05)
+    assert crowd.carelessness.mean() == pytest.approx(1.3 / 13.3, rel=0.1)
+    assert crowd.activity.max() > 2 * crowd.activity.mean()
+
+
+def test_where_nobody_is_asked_the_truth_is_still_a_probability():
+    crowd = dataclasses.replace(make_crowd(), carelessness=np.zeros(300))
+    appeal = np.zeros(34)
+    appeal[1:3] = -5000
+    truth = crowd.truth(crowd.answer_probabilities(appeal))
+    assert truth.proportion_asked[1] == 0
+    assert truth.probability[3] + truth.probability[4] == pytest.approx(1)
+
+
 def test_the_truth_is_complete(small):
     truth = pd.read_parquet(small / "truth.parquet")
     assert [field.name for field in dataclasses.fields(Galaxy) if field.name not in truth] == []
     for first, last in SCHEMA.question_index_groups:
         names = [f"{name}_probability" for name in SCHEMA.label_cols[first : last + 1]]
         assert_allclose(truth[names].sum(axis=1), 1)
-    assert (truth["smooth-or-featured_proportion_asked"] == 1).all()
+    assert_allclose(truth["smooth-or-featured_proportion_asked"], 1)
     galaxy = Galaxy(**{field.name: truth[field.name][0] for field in dataclasses.fields(Galaxy)})
     assert galaxy.magnitude == draw_galaxy(np.random.default_rng([5, 1, 0])).magnitude
 
@@ -290,6 +354,22 @@ def test_a_finished_survey_is_left_alone_and_another_is_refused(small, tmp_path)
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(SettingError, match="something else"):
         simulate_survey(tmp_path, SCHEMA, SMALL)
+
+
+def test_a_survey_killed_at_its_first_or_last_moment_is_mended(small, tmp_path):
+    folder = tmp_path / "first"
+    folder.mkdir()
+    (folder / ".tmp-99999999-survey.json").write_text("half")
+    config = dataclasses.replace(SMALL, galaxies=2)
+    simulate_survey(folder, SCHEMA, config)
+    (folder / "parts").mkdir()
+    simulate_survey(folder, SCHEMA, config)
+    assert not (folder / "parts").exists()
+    (folder / "catalog.csv").unlink()
+    assert simulate_survey(folder, SCHEMA, config).exists()
+    (folder / "survey.json").write_text("[]")
+    with pytest.raises(SettingError, match="cannot be read"):
+        simulate_survey(folder, SCHEMA, config)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,9 @@ def simulate(
     tree = schemas.load(schema)
     catalog = simulate_survey(save_dir, tree, config, workers=workers)
     typer.echo(f"{catalog}: {galaxies} galaxies, {votes} volunteers for each, answering {tree.name}")
-    typer.echo(f"Beside it lie images/, truth.parquet, contact_sheet.jpg{' and clicks.csv' if clicks else ''}.")
+    typer.echo(f"Beside it lie images/, truth.parquet, volunteers.parquet, contact_sheet.jpg{', clicks.csv' * clicks}.")
+    if file_format == "fits":
+        return  # shards take png and jpeg
     typer.echo("Next:")
     options = f"--labelled-catalog {catalog} --shard-dir shards --schema {schema} --img-size {img_size}"
     typer.echo(f"  zoobot create-shards {options}")

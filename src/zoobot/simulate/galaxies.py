@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -10,8 +10,7 @@ from zoobot.errors import SettingError
 
 __all__ = ["GALAXY_TYPES", "KINDS", "Galaxy", "draw_galaxy"]
 
-# Shares of the types: a choice, which favours what is rare in the sky (a third of real galaxies of these magnitudes
-# are spirals, some 5% merge: Willett et al. 2013) so that small surveys hold enough of everything.
+# All shares are choices, which favour what is rare in the sky, so that small surveys hold enough of everything.
 GALAXY_TYPES = {
     "elliptical": 0.22,
     "lenticular": 0.11,
@@ -31,33 +30,34 @@ EDGE_ON_INCLINATION = 78.0  # degrees, from which a disk is drawn as seen from i
 Name = TypeVar("Name", str, int)
 
 _MAGNITUDES = (14.0, 17.8)
-_BAR_SHARE = {"spiral": 0.45, "lenticular": 0.3}  # between the strong and all bars of Masters et al. 2011
+_BAR_SHARE = {"spiral": 0.4, "lenticular": 0.4}
 _RING_SHARE = {"spiral": 0.1, "lenticular": 0.12}
-_ARM_NUMBERS = {1: 0.09, 2: 0.5, 3: 0.18, 4: 0.12, 5: 0.06, 6: 0.05}  # two-armed ones lead: Willett et al. 2013
+_ARM_NUMBERS = {1: 0.09, 2: 0.5, 3: 0.18, 4: 0.12, 5: 0.06, 6: 0.05}
 
 
 @dataclass(frozen=True)
 class Galaxy:
     """One galaxy. Angles in degrees, lengths in arcsec, light as shares of the galaxy's own in the r band.
 
-    What is 0 is not there: ``Galaxy(magnitude=16)`` is a round exponential disk and nothing else.
+    What is 0 is not there: ``Galaxy(magnitude=16)`` is a round exponential disk and nothing else. Fields named
+    ``…_g_r`` and ``…_r_z`` are colours in magnitudes.
 
     Raises:
-        SettingError: a number is not finite, shares do not add up, or a length or ratio makes no sense.
+        SettingError: a number is outside what it may be, or shares do not add up.
     """
 
     type: str = "spiral"
     """One of ``GALAXY_TYPES``; only an artifact's changes what is drawn."""
     magnitude: float = 16.0
-    """AB magnitude in r of all the galaxy's light, companion not counted."""
+    """AB magnitude in r of all the galaxy's light, before dust, companion not counted."""
     half_light_radius: float = 4.0
-    """Of the galaxy's disk if it has one (1.678 scale lengths, face-on), else of its bulge."""
+    """Of the disk: 1.678 scale lengths, seen from above. Clumps and tails go by it too."""
     position_angle: float = 0.0
     """Of the major axis, from north through east (north is up, east is left)."""
     inclination: float = 0.0
     """Of the disk: 0 is face-on, 90 edge-on."""
     disk_thickness: float = 0.15
-    """Vertical scale height over scale length, and the axis ratio of the disk seen from its side."""
+    """Axis ratio of the disk seen from its side, by second moments."""
     disk_g_r: float = 0.45
     """Colour g − r of the disk, in magnitudes; its arms are bluer by 0.3."""
     disk_r_z: float = 0.4
@@ -67,7 +67,7 @@ class Galaxy:
     bulge_sersic_index: float = 2.0
     bulge_axis_ratio: float = 1.0
     bulge_boxiness: float = 0.0
-    """0: elliptical isophotes; 1: nearly boxes."""
+    """0: elliptical isophotes; 1: nearly boxes. Of a disk seen from its side, usually."""
     bulge_g_r: float = 0.8
     bulge_r_z: float = 0.65
     bar_share: float = 0.0
@@ -106,18 +106,30 @@ class Galaxy:
     fault: str = "star"
     """Of an artifact: a saturated ``star`` that fills the picture, or the ``trail`` of a satellite."""
     seed: int = 0
-    """Of what has no parameter of its own: patches of arms, places of clumps, the field around."""
+    """Of what has no parameter of its own: patches of arms, places of clumps."""
 
     def __post_init__(self) -> None:
         """Check it."""
         for name, words in {"type": tuple(GALAXY_TYPES), "fault": FAULTS}.items():
             if getattr(self, name) not in words:
                 raise SettingError(f"{name}: got {getattr(self, name)!r}, expected one of {', '.join(words)}.")
-        numbers = {field.name: getattr(self, field.name) for field in fields(self) if field.type in (int, float)}
-        for name, value in numbers.items():
-            least, most = _RANGES.get(name.rsplit("_", 1)[-1], (-np.inf, np.inf))
-            if not least <= value <= most or not np.isfinite(value):
-                raise SettingError(f"{name}: got {value!r}, expected a number from {least:g} to {most:g}.")
+        numbers = {field.name: kind for field in fields(self) for kind in (int, float) if field.type is kind}
+        for name, kind in numbers.items():
+            value = getattr(self, name)
+            least, most = _RANGES.get(name) or _RANGES.get(name.rsplit("_", 1)[-1]) or (-1e4, 1e4)
+            whole = kind is int
+            if isinstance(value, bool) or not isinstance(
+                value, (int, np.integer) if whole else (int, float, np.number)
+            ):
+                raise SettingError(f"{name}: got {value!r}, expected a {'whole ' * whole}number.")
+            if not least <= value <= most:
+                raise SettingError(f"{name}: got {value!r}, expected {least:g} to {most:g}.")
+            object.__setattr__(self, name, kind(value))  # numpy's double numbers would make arrays double
+        if self.arm_direction == 0:
+            raise SettingError("arm_direction: got 0, expected 1 or -1.")
+        for share, number in (("clump_share", "clump_number"), ("tail_share", "tail_number")):
+            if getattr(self, share) and not getattr(self, number):
+                raise SettingError(f"{number}: got 0, expected at least 1, since {share} is above 0.")
         if self.disk_share < 0:
             raise SettingError(
                 f"bulge, bar, ring, clump and tail shares: got {1 - self.disk_share:g} together, expected at most 1."
@@ -128,6 +140,11 @@ class Galaxy:
         """What the other parts leave for the disk and its arms."""
         rest = 1 - self.bulge_share - self.bar_share - self.ring_share - self.clump_share - self.tail_share
         return 0.0 if abs(rest) < 1e-9 else rest
+
+    @property
+    def effective_radius(self) -> float:
+        """How large it looks: the half-light radius of its disk, or of its bulge where that is all there is."""
+        return self.bulge_radius if self.bulge_share == 1 else self.half_light_radius
 
     @property
     def flux(self) -> float:
@@ -167,13 +184,17 @@ class Galaxy:
         return self.half_light_radius / 1.678
 
 
-# by the last word of a field's name: what its numbers may be
+# by a field's name, or the last word of it: what its numbers may be
 _RANGES = {
+    "magnitude": (-30.0, 60.0),
+    "companion_ratio": (0.0, 10.0),
+    "direction": (-1, 1),
+    "seed": (0, 2**63),
     "share": (0.0, 1.0),
     "contrast": (0.0, 1.0),
     "roughness": (0.0, 1.0),
     "boxiness": (0.0, 1.0),
-    "ratio": (0.0, 10.0),
+    "ratio": (0.01, 1.0),
     "radius": (1e-3, 1e4),
     "length": (1e-3, 1e4),
     "thickness": (0.01, 1.0),
@@ -189,20 +210,21 @@ _RANGES = {
 def draw_galaxy(generator: np.random.Generator) -> Galaxy:
     """Draw a galaxy from the population.
 
-    Its distributions: types as in ``GALAXY_TYPES``; magnitudes from 14 to 17.8 with counts rising as 10^0.3m, flatter
-    than the sky's 10^0.6m so that some are bright; sizes log-normal around 4.5″ at magnitude 17.5 and larger when
-    brighter; disks turned every way (uniform cos i); Sérsic indices near 4 in ellipticals and 1 to 2.5 in
-    disks' bulges; colours of the red sequence and the blue cloud (Blanton & Moustakas 2009); pitch angles of 8° to 40°
-    (Savchenko et al. 2020). Where no source is named the numbers are choices, made by eye.
+    Its distributions are choices, made by eye: types as in ``GALAXY_TYPES``; magnitudes from 14 to 17.8 with counts
+    rising as 10^0.3m, flatter than the sky's 10^0.6m so that some are bright; sizes log-normal around 4.5″ at magnitude
+    17.5 and larger when brighter, ellipticals and mergers a little smaller; disks of spirals and lenticulars turned
+    every way (uniform cos i), those of mergers and irregulars never from their side; Sérsic indices near 4 in
+    ellipticals and lower in other bulges, boxy ones only where a disk is seen from its side; colours like those of the
+    red sequence and the blue cloud; pitch angles of 8° to 40°.
 
-    >>> draw_galaxy(np.random.default_rng(1)).kind
-    'spiral'
+    >>> draw_galaxy(np.random.default_rng(1)).type in GALAXY_TYPES
+    True
     """
     kind = _choose(generator, GALAXY_TYPES)
     low, high = (10 ** (0.3 * (m - _MAGNITUDES[0])) for m in _MAGNITUDES)
     magnitude = _MAGNITUDES[0] + np.log10(generator.uniform(low, high)) / 0.3
     size = 4.5 * 10 ** (-0.14 * (magnitude - 17.5) + generator.normal(0, 0.1))
-    drawn: dict[str, float | int | str] = {
+    drawn: dict[str, Any] = {
         "type": kind,
         "magnitude": magnitude,
         "half_light_radius": size,
@@ -227,6 +249,8 @@ def draw_galaxy(generator: np.random.Generator) -> Galaxy:
         drawn |= _draw_irregular(generator)
     else:
         drawn |= _draw_disk_galaxy(generator, size, kind)
+    if drawn["inclination"] < EDGE_ON_INCLINATION:
+        drawn["bulge_boxiness"] = 0.0
     return Galaxy(**{name: _plain(value) for name, value in drawn.items()})  # type: ignore[arg-type]
 
 

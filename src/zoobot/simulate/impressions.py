@@ -2,8 +2,8 @@
 
 How plainly each feature is seen, from 0 to 1, depends on how strong it is, how well it is resolved and how far it
 stands out of the noise. Each answer to a question describes an impression, a point in the space of a few features;
-the nearer a galaxy's impression lies to it, the more it appeals. All constants are choices, made so that
-volunteers disagree about as much as those of Galaxy Zoo do.
+the nearer a galaxy's impression lies to it, the more it appeals. All constants are choices; docs/simulation.md compares
+how much these volunteers disagree with how much real ones do.
 """
 
 import functools
@@ -33,7 +33,7 @@ class Impression:
     edge_on: float
     dust: float
     bulge: float
-    """Its prominence, the root of its share of light."""
+    """Its prominence, the root of its share of light; 0.5 where nothing can be told."""
     boxiness: float
     roundness: float
     """Axis ratio of the blurred image."""
@@ -51,19 +51,19 @@ class Impression:
 
 # How far apart in a feature two impressions must lie to be told apart
 _WIDTHS = {
-    "featured": 0.19,
+    "featured": 0.26,
     "spiral": 0.22,
-    "bar": 0.22,
+    "bar": 0.26,
     "ring": 0.3,
     "clumps": 0.3,
     "edge_on": 0.33,
     "dust": 0.3,
-    "bulge": 0.12,
+    "bulge": 0.14,
     "boxiness": 0.4,
-    "roundness": 0.14,
+    "roundness": 0.1,
     "winding": 0.2,
-    "arm_number": 0.6,
-    "arm_clarity": 0.33,
+    "arm_number": 0.45,
+    "arm_clarity": 0.25,
     "disturbance": 0.24,
     "companion": 0.35,
     "star": 0.3,
@@ -80,7 +80,7 @@ _ANSWERS: dict[str, dict[str, _Point]] = {
     },
     "disk-edge-on": {"yes": {"edge_on": 1}, "no": {"edge_on": 0}},
     "has-spiral-arms": {"yes": {"spiral": 0.65}, "no": {"spiral": 0.0}},
-    "bar": {"strong": {"bar": 0.9}, "weak": {"bar": 0.45}, "no": {"bar": 0}, "yes": {"bar": 0.6}},
+    "bar": {"strong": {"bar": 0.9}, "weak": {"bar": 0.45}, "no": {"bar": 0}, "yes": {"bar": 0.5}},
     "bulge-size": {
         **{name: {"bulge": 0.05} for name in ("none", "no")},
         "just-noticeable": {"bulge": 0.35},
@@ -96,7 +96,7 @@ _ANSWERS: dict[str, dict[str, _Point]] = {
         **{name: {"roundness": 0.28} for name in ("cigar-shaped", "cigar")},
     },
     "edge-on-bulge": {
-        **{name: {"bulge": 0.12, "boxiness": 0} for name in ("none", "no-bulge", "no")},
+        **{name: {"bulge": 0.14, "boxiness": 0} for name in ("none", "no-bulge", "no")},
         **{name: {"bulge": 0.55, "boxiness": 0} for name in ("rounded", "round", "yes")},
         "boxy": {"bulge": 0.55, "boxiness": 1},
     },
@@ -104,7 +104,7 @@ _ANSWERS: dict[str, dict[str, _Point]] = {
     "spiral-arm-count": {
         **{str(number): {"arm_number": number, "arm_clarity": 0.9} for number in (1, 2, 3, 4)},
         **{name: {"arm_number": 5.3, "arm_clarity": 0.9} for name in ("more-than-4", "5-plus")},
-        "cant-tell": {"arm_clarity": 0.1},
+        "cant-tell": {"arm_clarity": 0.0},
     },
     "merging": {
         **{name: {"disturbance": 0, "companion": 0} for name in ("none", "neither")},
@@ -113,7 +113,7 @@ _ANSWERS: dict[str, dict[str, _Point]] = {
         "merger": {"disturbance": 0.6, "companion": 0.95},
         "both": {"disturbance": 0.95, "companion": 0.9},
     },
-    "something-odd": {"yes": {"disturbance": 0.7, "companion": 0.6}, "no": {"disturbance": 0, "companion": 0}},
+    "something-odd": {"yes": {"disturbance": 0.45, "companion": 0.4}, "no": {"disturbance": 0, "companion": 0}},
     "odd-feature": {
         "ring": {"ring": 1},
         "dust-lane": {"dust": 1},
@@ -140,6 +140,7 @@ _ANSWERS: dict[str, dict[str, _Point]] = {
         "other": {"star": 0.2, "trail": 0.2},
     },
 }
+_CAMPAIGNS = ("gz2", "ukidss", "hubble", "candels", "dr5", "dr8", "dr12", "cd", "jwst", "euclid")
 _SAME = {"bulge-shape": "edge-on-bulge", "clumpy-appearance": "clumps"}
 
 
@@ -148,12 +149,12 @@ def form_impression(
 ) -> Impression:
     """See a galaxy as an attentive volunteer does, in a picture of so many pixels of ``pixel_scale`` arcsec.
 
-    Detail of size L is resolved as ``L² / (L² + blur²)``, blur being the seeing and the pixels together; light stands
-    out as ``s / (s + 2)`` of its signal to noise s in a resolution element at the half-light radius.
+    Detail of size L is resolved as ``L² / (L² + (0.4 blur)²)``, blur being the seeing and the pixels together; light
+    stands out as ``s / (s + 2)`` of its signal to noise s in a resolution element at the half-light radius.
     """
     observation = observation or Observation()
     blur = float(np.hypot(observation.seeing[1], 2 * pixel_scale))
-    size = galaxy.half_light_radius
+    size = galaxy.effective_radius
     depth = _depth(galaxy, blur, observation)
     flat = 0.0 if galaxy.is_seen_from_its_side else galaxy.disk_axis_ratio**0.5  # tilted features hide one another
 
@@ -168,11 +169,12 @@ def form_impression(
     tails = float(np.clip(4 * galaxy.tail_share, 0, 1)) * depth
     companion = float(min(1, 2.5 * galaxy.companion_ratio)) * depth
     has_disk = 1 - galaxy.bulge_share
-    edge_on = float(1 / (1 + np.exp((galaxy.disk_axis_ratio - 0.3) / 0.04))) * min(1, 2.5 * has_disk)
+    shape = min(1.0, 1.2 * seen(1, 0.5 * size))  # how plainly the galaxy's own shape is seen
+    edge_on = float(1 / (1 + np.exp((galaxy.disk_axis_ratio - 0.3) / 0.04))) * min(1, 2.5 * has_disk) * shape
     if galaxy.clump_share:  # ragged outlines are no disks
         edge_on *= 0.3
     dust = seen(0.5 * galaxy.dust_depth * galaxy.is_seen_from_its_side, 0.6 * galaxy.disk_thickness * size)
-    tilted = 0.45 * has_disk * (1 - galaxy.disk_axis_ratio) * (not galaxy.is_seen_from_its_side)
+    tilted = 0.45 * has_disk * shape * (1 - galaxy.disk_axis_ratio) * (not galaxy.is_seen_from_its_side)
     plain = 1 - np.array([1.1 * arms, 0.8 * bar, 0.8 * ring, clumps, 0.85 * edge_on * has_disk, 0.6 * tails, tilted])
     plain = np.append(plain, 1 - 0.35 * companion)
     fault = galaxy.type == "artifact"
@@ -187,7 +189,7 @@ def form_impression(
         clumps=clumps,
         edge_on=edge_on,
         dust=dust,
-        bulge=float(galaxy.bulge_share**0.5),
+        bulge=0.5 + (galaxy.bulge_share**0.5 - 0.5) * shape,
         boxiness=float(galaxy.bulge_boxiness * seen(1, galaxy.bulge_radius)),
         roundness=float(np.sqrt((width + (0.4 * blur) ** 2) / (size**2 + (0.4 * blur) ** 2))),
         winding=float(0.5 + (galaxy.arm_pitch / 40 - 0.5) * min(1, 3 * arms)),
@@ -203,7 +205,7 @@ def form_impression(
 def _depth(galaxy: Galaxy, blur: float, observation: Observation) -> float:
     """How far the light around the half-light radius stands out of the noise, 0 to 1."""
     ratio = max(galaxy.axis_ratio, 0.1)
-    brightness = 0.35 * galaxy.flux / (2 * np.pi * galaxy.half_light_radius**2 * ratio)
+    brightness = 0.35 * galaxy.flux / (2 * np.pi * galaxy.effective_radius**2 * ratio)
     signal = brightness * blur * np.sqrt(np.pi / 4) / observation.noise("r")
     return float(signal / (signal + 2))
 
@@ -249,8 +251,7 @@ def _describe(schema: Schema) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
 def _find_points(question: Question) -> list[_Point] | None:
     """What the answers of a question describe, in their order."""
     for name, answers in {**_ANSWERS, **{other: _ANSWERS[same] for other, same in _SAME.items()}}.items():
-        campaign = question.name.removeprefix(name)
-        is_same = not campaign or (campaign != question.name and campaign[0] == "-" and "-" not in campaign[1:])
+        is_same = question.name == name or question.name.removeprefix(f"{name}-") in _CAMPAIGNS
         if is_same and all(answer.text in answers for answer in question.answers):
             return [answers[answer.text] for answer in question.answers]
     return None

@@ -27,7 +27,7 @@ _CORE_OVERSAMPLING = 16
 _ARM_SHARPNESS = 2.5  # κ of the von Mises profile across an arm
 _ARM_COLOURS = (-0.3, -0.25)  # of arms, less those of their disk: g − r, r − z
 _CLUMP_COLOURS = (-0.2, -0.2)
-_DUST = np.array([1.37, 1.0, 0.54])  # optical depth in g, r, z over that in r (Schlafly & Finkbeiner 2011, R_V 3.1)
+_DUST = np.array([1.49, 1.0, 0.56])  # depth in g, r, z over that in r (Schlafly & Finkbeiner 2011, DES, R_V = 3.1)
 _STAR_COLOURS = ((0.2, 0.1), (1.4, 1.2))  # g − r and r − z of the bluest and reddest stars of the field
 _DENSITIES = {"stars": 1.5, "galaxies": 5.0}  # an arcmin², brighter than the limits below: a choice
 _FIELD_MAGNITUDES = (17.0, 23.0)
@@ -38,7 +38,7 @@ class Observation:
     """What air, sky and camera do. One number each for g, r and z.
 
     The defaults lie between SDSS and DECaLS: the seeing of the Legacy Surveys (Dey et al. 2019), a dark site's sky,
-    and an exposure whose noise on that sky is 25.6 mag/arcsec² (1σ) in r.
+    and an exposure whose noise on that sky is 25.7 mag/arcsec² (1σ) in r.
     """
 
     seeing: tuple[float, float, float] = (1.3, 1.2, 1.1)
@@ -70,8 +70,9 @@ def render(galaxy: Galaxy, img_size: int, pixel_scale: float, observation: Obser
     """Draw a galaxy's light alone, blurred by the seeing: no field, no noise.
 
     Bulges are Sérsic profiles (Graham & Driver 2005), disks exponential or, from their side, the
-    ``(R/h) K₁(R/h) sech²(z/z₀)`` of van der Kruit & Searle (1981); arms logarithmic spirals, across which the
-    disk's light follows a von Mises profile, so that they move light and add none.
+    ``(R/h) K₁(R/h) sech²(z/z₀)`` of van der Kruit & Searle (1981), into which bars and rings are
+    merged; arms logarithmic spirals, across which the disk's light follows a von Mises profile: they move light and
+    add none.
 
     Args:
         galaxy: what to draw; its centre is the image's.
@@ -95,18 +96,18 @@ def render(galaxy: Galaxy, img_size: int, pixel_scale: float, observation: Obser
 
 
 def observe(
-    galaxy: Galaxy, img_size: int, pixel_scale: float, observation: Observation | None = None
+    galaxy: Galaxy, img_size: int, pixel_scale: float, observation: Observation | None = None, seed: int | None = None
 ) -> tuple[Floats, dict[str, float]]:
     """Take a picture: the galaxy, stars and galaxies around it, an artifact's fault, and the noise of the photons.
 
-    The sky's mean is taken off. What is random follows from ``galaxy.seed``.
+    The sky's mean is taken off. Field, fault and noise follow from ``seed``: that of the galaxy if not given.
 
     Returns:
         The image as from `render`, and what else is in the field: ``field_sources`` (their number) and
         ``field_flux`` (their light in r, nanomaggies).
     """
     observation = observation or Observation()
-    generator = np.random.default_rng([galaxy.seed, 1])
+    generator = np.random.default_rng([galaxy.seed if seed is None else seed, 1])
     light = render(galaxy, img_size, pixel_scale, observation)
     field, number = _draw_field(galaxy, img_size, pixel_scale, observation, generator)
     light = light + field
@@ -137,9 +138,9 @@ class _Grid:
     """Points on the sky, finer than pixels, in the axes of one galaxy: u along the major axis, v across it."""
 
     def __init__(self, galaxy: Galaxy, img_size: int, pixel_scale: float) -> None:
-        self.img_size, self.scale = img_size, pixel_scale
+        self.img_size, self.scale = img_size, float(pixel_scale)
         points = img_size * _OVERSAMPLING
-        self.step = pixel_scale / _OVERSAMPLING
+        self.step = self.scale / _OVERSAMPLING
         offsets = (np.arange(points, dtype=np.float32) - (points - 1) / 2) * self.step
         self.x, self.y = offsets[None, :], offsets[:, None]  # towards west, towards north
         self.u, self.v = _turn(self.x, self.y, galaxy.position_angle)
@@ -175,20 +176,11 @@ def _draw_parts(galaxy: Galaxy, grid: _Grid) -> list[Part]:
     parts: list[Part] = []
     if galaxy.bulge_share:
         parts.append((_draw_bulge(galaxy, grid), galaxy.bulge_share, bulge_colours))
-    if galaxy.disk_share and galaxy.is_seen_from_its_side:
-        parts.append((_draw_edge_on_disk(galaxy, grid), galaxy.disk_share, disk_colours))
-        flat_share = 1 - galaxy.bulge_share - galaxy.disk_share
-        if flat_share > 0:  # what bars and rings hold is seen as more of the disk
-            parts.append((parts[-1][0], flat_share, disk_colours))
-        return parts
-    radius, angle = grid.in_plane(galaxy)
-    if galaxy.disk_share:
-        parts += _draw_disk(galaxy, radius, angle, galaxy.disk_share, disk_colours)
-    if galaxy.bar_share:
-        middle = tuple((one + other) / 2 for one, other in zip(disk_colours, bulge_colours, strict=True))
-        parts.append((_draw_bar(galaxy, grid), galaxy.bar_share, (middle[0], middle[1])))
-    if galaxy.ring_share:
-        parts.append((_draw_ring(galaxy, radius), galaxy.ring_share, _shift(disk_colours, _ARM_COLOURS)))
+    flat = galaxy.disk_share + galaxy.bar_share + galaxy.ring_share
+    if flat and galaxy.is_seen_from_its_side:
+        parts.append((_draw_edge_on_disk(galaxy, grid), flat, disk_colours))
+    elif flat:
+        parts += _draw_disk(galaxy, grid, disk_colours, bulge_colours)
     if galaxy.clump_share:
         parts.append((_draw_clumps(galaxy, grid), galaxy.clump_share, _shift(disk_colours, _CLUMP_COLOURS)))
     if galaxy.tail_share:
@@ -226,9 +218,25 @@ class _SersicProfile:
         return np.asarray(self.peak * np.exp(-self.b * (squared / self.radius**2) ** (0.5 / self.index)))
 
 
-def _draw_disk(galaxy: Galaxy, radius: Floats, angle: Floats, share: float, colours: tuple[float, float]) -> list[Part]:
+def _draw_disk(
+    galaxy: Galaxy, grid: _Grid, disk_colours: tuple[float, float], bulge_colours: tuple[float, float]
+) -> list[Part]:
+    """The disk with its arms, its bar, its ring."""
+    radius, angle = grid.in_plane(galaxy)
+    parts: list[Part] = []
+    if galaxy.disk_share:
+        parts += _draw_disk_and_arms(galaxy, radius, angle, disk_colours)
+    if galaxy.bar_share:
+        middle = ((disk_colours[0] + bulge_colours[0]) / 2, (disk_colours[1] + bulge_colours[1]) / 2)
+        parts.append((_draw_bar(galaxy, grid), galaxy.bar_share, middle))
+    if galaxy.ring_share:
+        parts.append((_draw_ring(galaxy, radius), galaxy.ring_share, _shift(disk_colours, _ARM_COLOURS)))
+    return parts
+
+
+def _draw_disk_and_arms(galaxy: Galaxy, radius: Floats, angle: Floats, colours: tuple[float, float]) -> list[Part]:
     """The smooth disk, and the light of its arms, which the smooth disk lacks where they begin."""
-    length = galaxy.scale_length
+    length, share = galaxy.scale_length, galaxy.disk_share
     disk = np.exp(-radius / length) / (2 * np.pi * length**2 * galaxy.disk_axis_ratio)
     if not (galaxy.arm_number and galaxy.arm_contrast):
         return [(disk, share, colours)]
@@ -249,15 +257,18 @@ def _arm_pattern(galaxy: Galaxy, radius: Floats, angle: Floats, start: float) ->
     pattern = np.exp(sharpness * (np.cos(galaxy.arm_number * turned) - 1)) / float(special.i0e(sharpness))
     if galaxy.arm_roughness:
         generator = np.random.default_rng([galaxy.seed, 0])
-        coarse = generator.gamma(1.5, 1 / 1.5, size=(24, 24)).astype(np.float32)
-        patches = cv2.resize(coarse, radius.shape[::-1], interpolation=cv2.INTER_CUBIC)
+        cells = generator.gamma(1.5, 1 / 1.5, size=(64, 64)).astype(np.float32)
+        reach = 64 / 2 / (3 * galaxy.half_light_radius)  # three half-light radii hold half of the cells
+        places = (31.5 + 0.5 * reach * radius * np.cos(angle), 31.5 + 0.5 * reach * radius * np.sin(angle))
+        patches = cv2.remap(cells, *places, interpolation=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
         pattern = pattern * (1 + galaxy.arm_roughness * (np.maximum(patches, 0) - 1))
     return np.asarray(pattern)
 
 
 def _draw_edge_on_disk(galaxy: Galaxy, grid: _Grid) -> Floats:
     length = galaxy.scale_length
-    height = length * math.hypot(galaxy.disk_thickness, math.cos(math.radians(galaxy.inclination)))
+    # root mean squares are √3 h along the disk and π/√12 z₀ across it: their ratio is the axis ratio
+    height = 6 / math.pi * length * galaxy.disk_axis_ratio
     along = np.maximum(np.abs(grid.u) / length, 1e-6)
     across = np.cosh(np.minimum(np.abs(grid.v) / height, 40))
     light = along * special.k1(along) / across**2
@@ -267,7 +278,7 @@ def _draw_edge_on_disk(galaxy: Galaxy, grid: _Grid) -> Floats:
 def _draw_dust(galaxy: Galaxy, grid: _Grid) -> Floats:
     """Share of light that passes the lane, (bands, points, points); half the light lies in front of it."""
     length = galaxy.scale_length
-    height = 0.35 * length * math.hypot(galaxy.disk_thickness, math.cos(math.radians(galaxy.inclination)))
+    height = 0.5 * length * galaxy.disk_axis_ratio
     depth = galaxy.dust_depth * np.exp(-((grid.v / height) ** 2) - np.abs(grid.u) / (1.5 * length))
     return np.stack([0.5 + 0.5 * np.exp(-ratio * depth) for ratio in _DUST]).astype(np.float32)
 
@@ -302,13 +313,14 @@ def _draw_clumps(galaxy: Galaxy, grid: _Grid) -> Floats:
 
 
 def _draw_tails(galaxy: Galaxy, grid: _Grid) -> Floats:
-    """Open arcs far outside the body, of total 1 within the image."""
+    """Open arcs far outside the body."""
     radius = np.hypot(grid.u, grid.v) / galaxy.half_light_radius
     angle = np.arctan2(grid.v, grid.u) - math.radians(galaxy.tail_angle - galaxy.position_angle)
     wound = angle - galaxy.arm_direction * np.log(np.maximum(radius, 0.1))
-    pattern = np.exp(7 / max(galaxy.tail_number, 1) * (np.cos(galaxy.tail_number * wound) - 1))
-    light = pattern * radius**3 * np.exp(-radius / 0.75)
-    return np.asarray(light / max(float(light.sum()) * grid.step**2, 1e-12))
+    sharpness, length = 7 / galaxy.tail_number, 0.75  # of the arcs; of their light, in half-light radii
+    light = np.exp(sharpness * (np.cos(galaxy.tail_number * wound) - 1) - radius / length) * radius**3
+    total = 2 * math.pi * float(special.i0e(sharpness)) * math.gamma(5) * length**5
+    return np.asarray(light / (total * galaxy.half_light_radius**2))
 
 
 def _draw_companion(galaxy: Galaxy, grid: _Grid) -> Floats:
@@ -326,18 +338,20 @@ def _draw_field(
 ) -> tuple[Floats, int]:
     """Stars and small galaxies at random places, none within 1.5 half-light radii of the centre, and their number."""
     field = np.zeros((len(BANDS), img_size, img_size), np.float32)
-    offsets = (np.arange(img_size, dtype=np.float32) - (img_size - 1) / 2) * pixel_scale
+    fine = math.ceil(2.5 * pixel_scale / min(observation.seeing))  # points along a pixel: none falls between them
+    points = img_size * fine
+    offsets = (np.arange(points, dtype=np.float32) - (points - 1) / 2) * (pixel_scale / fine)
     width = img_size * pixel_scale
+    faint, bright = (10 ** (0.3 * (magnitude - _FIELD_MAGNITUDES[0])) for magnitude in _FIELD_MAGNITUDES[::-1])
     number = 0
     for kind, density in _DENSITIES.items():
         for _ in range(generator.poisson(density * (width / 60) ** 2)):
             x, y = generator.uniform(-width / 2, width / 2, 2).tolist()
-            low, high = (10 ** (0.3 * (magnitude - _FIELD_MAGNITUDES[0])) for magnitude in _FIELD_MAGNITUDES)
-            magnitude = _FIELD_MAGNITUDES[0] + math.log10(generator.uniform(low, high)) / 0.3
+            magnitude = _FIELD_MAGNITUDES[0] + math.log10(generator.uniform(bright, faint)) / 0.3
             redness = generator.random()
             ratio, angle = generator.uniform(0.4, 1), generator.uniform(0, 180)
             extent = 0.0 if kind == "stars" else generator.uniform(0.5, 1.2)
-            if math.hypot(x, y) < 1.5 * galaxy.half_light_radius:
+            if math.hypot(x, y) < 1.5 * galaxy.effective_radius:
                 continue
             colours = [low + redness * (high - low) for low, high in zip(*_STAR_COLOURS, strict=True)]
             across, along = _turn(offsets[None, :] - x, offsets[:, None] - y, angle)
@@ -346,7 +360,8 @@ def _draw_field(
             fluxes = _to_flux(magnitude) * _band_ratios(*colours)
             for band, seeing in enumerate(observation.seeing):
                 profile = _moffat(squared, math.hypot(seeing, 2 * extent), observation.moffat_beta)
-                field[band] += float(fluxes[band]) * pixel_scale**2 / area * profile
+                binned = profile.reshape(img_size, fine, img_size, fine).mean(axis=(1, 3))
+                field[band] += float(fluxes[band]) * pixel_scale**2 / area * binned
             number += 1
     return field, number
 

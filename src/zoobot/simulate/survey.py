@@ -18,7 +18,7 @@ from zoobot import __version__
 from zoobot.data import images
 from zoobot.data.contact_sheet import draw_contact_sheet
 from zoobot.errors import SettingError
-from zoobot.files import replace_atomically
+from zoobot.files import delete_leftovers, replace_atomically
 from zoobot.processes import map_in_processes
 from zoobot.progress import progress_bar
 from zoobot.schemas import Schema
@@ -104,6 +104,7 @@ def simulate_survey(
     - ``catalog.csv``: ``id_str``, ``file_loc``, ``ra``, ``dec`` and the votes for each answer;
     - ``truth.parquet``: for each galaxy the parameters of `Galaxy`, its ``pixel_scale`` (arcsec), what else
       is in the field, and the exact ``<answer>_probability`` (among those asked) and ``<question>_proportion_asked``;
+    - ``volunteers.parquet``: each person's name, skill, carelessness, activity and biases, by answer;
     - ``clicks.csv``: a row for each classification, in the columns of a Zooniverse export;
     - ``contact_sheet.jpg``: some of them, labelled by type; ``survey.json``: the settings.
 
@@ -123,9 +124,11 @@ def simulate_survey(
     config = config or SurveyConfig()
     check_is_known(schema)
     save_dir = Path(save_dir)
+    delete_leftovers(save_dir)
     settings = {"zoobot": __version__, "schema": schema.to_dict(), "config": _as_plain(asdict(config))}
     catalog_path = save_dir / "catalog.csv"
     if _begin(save_dir, settings):
+        shutil.rmtree(save_dir / _PARTS_NAME, ignore_errors=True)  # of a run killed at the last moment
         return catalog_path
     parts = [
         _Part(save_dir, first, min(first + _GALAXIES_A_PART, config.galaxies), schema, config)
@@ -149,7 +152,7 @@ def _begin(save_dir: Path, settings: dict[str, Any]) -> bool:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             complete = found.pop("complete")
-        except (ValueError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise SettingError(f"{path} cannot be read; delete the folder, or choose another") from error
         if found != settings:
             changed = [
@@ -161,7 +164,7 @@ def _begin(save_dir: Path, settings: dict[str, Any]) -> bool:
                 f"{save_dir} holds a survey made with another {' and '.join(changed)}; delete it, or choose "
                 "another folder"
             )
-        return bool(complete)
+        return bool(complete) and (save_dir / "catalog.csv").exists()
     if save_dir.exists() and (not save_dir.is_dir() or any(save_dir.iterdir())):
         raise SettingError(f"{save_dir} holds something else than a simulated survey; choose a new folder")
     _write_settings(save_dir, {**settings, "complete": False})
@@ -215,7 +218,7 @@ def _make_part(part: _Part) -> None:
         id_str = f"SIM-{number:07d}"
         file_loc = f"images/{id_str}.{config.file_format}"
         galaxy = draw_galaxy(_generator(config, "galaxy", number))
-        pixel_scale = galaxy.half_light_radius * _FIELD.get(galaxy.type, _USUAL_FIELD) / config.img_size
+        pixel_scale = galaxy.effective_radius * _FIELD.get(galaxy.type, _USUAL_FIELD) / config.img_size
         ra, dec = _draw_place(_generator(config, "place", number))
         image, around = observe(galaxy, config.img_size, pixel_scale, config.observation)
         _write_image(part.save_dir / file_loc, image, pixel_scale, (ra, dec))
@@ -306,7 +309,7 @@ def _write_clicks(
         writer.writerow(
             (
                 place + 1,
-                f"volunteer-{person + 1:05d}",
+                _name_volunteer(person),
                 person + 1,
                 "",
                 *_WORKFLOW,
@@ -343,11 +346,24 @@ def _join(parts: list[_Part], save_dir: Path, schema: Schema, config: SurveyConf
             for part in parts:
                 with open(part.clicks, "rb") as rows:
                     shutil.copyfileobj(rows, file)
+    with replace_atomically(save_dir / "volunteers.parquet") as path:
+        _describe_crowd(_draw_crowd(schema, config)).to_parquet(path, index=False)
     with replace_atomically(save_dir / "truth.parquet") as path:
         table.drop(columns=["file_loc", *schema.label_cols]).to_parquet(path, index=False)
     _draw_sheet(table, save_dir, config)
     with replace_atomically(save_dir / "catalog.csv") as path:
         table[["id_str", "file_loc", "ra", "dec", *schema.label_cols]].to_csv(path, index=False)
+
+
+def _describe_crowd(crowd: Volunteers) -> pd.DataFrame:
+    names = [_name_volunteer(person) for person in range(len(crowd))]
+    people = {"skill": crowd.skill, "carelessness": crowd.carelessness, "activity": crowd.activity}
+    biases = {f"{name}_bias": crowd.bias[:, place] for place, name in enumerate(crowd.schema.label_cols)}
+    return pd.DataFrame({"user_name": names, "user_id": np.arange(len(crowd)) + 1, **people, **biases})
+
+
+def _name_volunteer(person: int) -> str:
+    return f"volunteer-{person + 1:05d}"
 
 
 def _draw_sheet(table: pd.DataFrame, save_dir: Path, config: SurveyConfig) -> None:
@@ -361,8 +377,8 @@ def _draw_sheet(table: pd.DataFrame, save_dir: Path, config: SurveyConfig) -> No
     chosen = sorted(first, key=lambda place: (KINDS.index(kinds[place]), place))
     pictures = []
     for place in chosen:
-        image, _ = observe(galaxies[place], config.img_size, head["pixel_scale"].iloc[place], config.observation)
-        pictures.append(to_rgb(image, head["pixel_scale"].iloc[place]))
+        scale = float(head["pixel_scale"].iloc[place])
+        pictures.append(to_rgb(observe(galaxies[place], config.img_size, scale, config.observation)[0], scale))
     with replace_atomically(save_dir / "contact_sheet.jpg") as path:
         figure = draw_contact_sheet(pictures, [kinds[place] for place in chosen])
         figure.savefig(path, dpi=150)

@@ -15,6 +15,7 @@ Floats = NDArray[np.float64]
 _SKILL_SPREAD = 0.3  # of log skill
 _BIAS_SPREAD = 0.45  # of log-odds, from person to person
 _CARELESS = (1.3, 12.0)  # Beta distribution of the share of answers given without looking
+_MOST_ACTIVE = 2.5  # times as active as the mean, at most
 _ACTIVITY_SPREAD = 1.0  # of log activity: a few people give most classifications
 
 
@@ -23,7 +24,7 @@ class Truth:
     """What the votes of a galaxy converge on, when ever more of the same people look."""
 
     probability: Floats
-    """(answers,): of each answer among those who are asked its question."""
+    """(answers,): of each answer among those who are asked its question; among all, where nobody can be."""
     proportion_asked: Floats
     """(questions,): of people who are asked each question."""
 
@@ -104,7 +105,10 @@ class Volunteers:
         sizes = [last + 1 - first for first, last in self.schema.question_index_groups]
         proportion = np.minimum(asked.sum(axis=0), 1)
         given = (np.repeat(asked, sizes, axis=1) * probabilities).sum(axis=0)
-        return Truth(given / np.repeat(proportion, sizes), proportion)
+        everyone = self.activity @ probabilities  # where nobody can be asked
+        asked_at_all = np.repeat(proportion, sizes) > 0
+        shares = np.divide(given, np.repeat(proportion, sizes), out=everyone, where=asked_at_all)
+        return Truth(shares, proportion)
 
     def classify(self, probabilities: Floats, number: int, generator: np.random.Generator) -> Classifications:
         """Let so many different people answer, each as often on average as their activity says.
@@ -151,7 +155,9 @@ def draw_volunteers(schema: Schema, number: int, votes: int, generator: np.rando
     if not 1 <= votes <= number:
         raise SettingError(f"votes: got {votes}, expected 1 to {number}, the number of volunteers.")
     activity = np.exp(generator.normal(0, _ACTIVITY_SPREAD, number))
-    activity = _limit(activity / activity.sum(), 1 / votes)
+    # nearly always the first of the two, so that the crowd does not depend on the votes
+    most = _MOST_ACTIVE / number if votes * _MOST_ACTIVE <= number else 1 / votes
+    activity = _limit(activity / activity.sum(), most)
     return Volunteers(
         schema,
         skill=np.exp(generator.normal(0, _SKILL_SPREAD, number)),
