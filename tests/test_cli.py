@@ -104,7 +104,18 @@ def test_schemas_are_listed_and_drawn(monkeypatch, capsys, tree):
 
 @pytest.mark.parametrize(
     "command",
-    ["create-shards", "check-shards", "train", "predict", "evaluate", "schemas", "simulate", "demo", "report"],
+    [
+        "create-shards",
+        "check-shards",
+        "train",
+        "predict",
+        "evaluate",
+        "schemas",
+        "calibrate",
+        "simulate",
+        "demo",
+        "report",
+    ],
 )
 def test_every_command_has_help_with_an_example(monkeypatch, capsys, command):
     code, out, _ = run(monkeypatch, capsys, command, "--help")

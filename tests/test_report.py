@@ -23,6 +23,7 @@ from zoobot.report.embed import embed_figure
 from zoobot.report.galaxies import GalaxyPosterior, Titles, mean_width, pick, share_asked, walk
 from zoobot.report.page import make_report
 from zoobot.stats.agreement import confusion_matrix, reliability
+from zoobot.stats.calibration import Estimate, PitHistogram
 
 VOID = {"meta", "br", "img", "hr", "link", "input", "circle", "path"}
 
@@ -139,6 +140,15 @@ def test_scores_stand_beside_the_baseline_and_the_better_is_emphasised(page, pre
     assert better in rows["All questions"]
 
 
+def test_calibration_is_told_of_each_question_and_all(page, votes):
+    calibration = section(page, "calibration")
+    rows = dict(re.findall(r'<th scope="row">(.*?)</th>(.*?)</tr>', calibration, re.S))
+    assert list(rows) == ["Shape", "Tilt", "All questions"]
+    assert f"<td>{votes[:, 2:].any(axis=1).sum()}</td>" in rows["Tilt"]
+    assert len(re.findall(r"\d\d\.\d%", rows["All questions"])) == 2
+    assert calibration.count("<svg") == 4
+
+
 def test_without_concentrations_there_are_intervals_and_errors(table, catalog, schema, tmp_path):
     kept = [name for name in table.columns if "_concentration" not in name]
     table[kept].to_csv(tmp_path / "p.csv", index=False)
@@ -147,6 +157,7 @@ def test_without_concentrations_there_are_intervals_and_errors(table, catalog, s
     assert "mean error" in section(text, "worst")
     assert re.findall(r"<h4>(\w+)<span>", section(text, "worst"))[0] == table["id_str"].iloc[-1]
     assert 'id="learning"' not in text
+    assert "calibration" not in text
 
 
 def test_missing_images_leave_a_note_and_shards_are_not_read_as_images(table, catalog, schema, tmp_path):
@@ -278,6 +289,8 @@ def figures(schema):
         "posteriors": plots.draw_posteriors(galaxy, schema, schema.questions),
         "confusion": plots.draw_confusion(confusion_matrix(votes, fractions), ["yes", "no"]),
         "reliability": plots.draw_reliability(reliability(votes, fractions)),
+        "coverage": plots.draw_coverage([0.5, 0.9], [Estimate(0.4, 0.02), Estimate(0.8, np.nan)]),
+        "pit": plots.draw_pit(PitHistogram(rng.uniform(0.5, 3, 10), np.full(10, 0.1), 60), "Shape", small=True),
         "fractions": plots.draw_fractions(fractions[:, 0], fractions[:, 1], "yes"),
     }
 

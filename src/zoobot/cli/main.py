@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from zoobot import __version__
+from zoobot.cli.calibrate import calibrate
 from zoobot.cli.demo import demo
 from zoobot.cli.evaluate import evaluate
 from zoobot.cli.predict import predict
@@ -33,6 +34,7 @@ app.command("create-shards")(create_shards)
 app.command("check-shards")(check_shards)
 app.command("train")(train)
 app.command("predict")(predict)
+app.command("calibrate")(calibrate)
 app.command("evaluate")(evaluate)
 app.command("report")(report)
 

@@ -19,7 +19,10 @@ from zoobot.estimators.define_model import Model, ModelConfig, build_model
 from zoobot.files import replace_atomically
 from zoobot.schemas import Schema
 
-__all__ = ["load_config", "load_model", "save_model", "update_metadata"]
+__all__ = ["CALIBRATION_NAME", "load_config", "load_model", "save_model", "update_metadata"]
+
+CALIBRATION_NAME = "calibration.json"
+"""The recalibration of a model, if there is one: see zoobot.predictions.calibration_file."""
 
 _FORMAT = 1
 _CONFIG, _WEIGHTS, _CARD = "config.json", "model.safetensors", "MODEL_CARD.md"

@@ -1,7 +1,7 @@
 """Scoring a catalogue of predictions against volunteers' votes."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from zoobot.data.catalog import read_catalog
 from zoobot.errors import PredictionError
 from zoobot.files import replace_atomically
 from zoobot.predictions.catalogue import read_concentrations, read_fractions
+from zoobot.predictions.score_files import write_latex, write_score_table
 from zoobot.schemas import Schema
 from zoobot.stats import metrics
+from zoobot.stats.score_table import ScoreConfig, ScoreRow, tabulate_scores
 
 __all__ = ["Matched", "evaluate", "match_votes", "score"]
 
@@ -102,6 +104,9 @@ def evaluate(
     *,
     schema: Schema | None = None,
     fractions: str | Path | None = None,
+    table_loc: str | Path | None = None,
+    latex_loc: str | Path | None = None,
+    config: ScoreConfig | None = None,
 ) -> dict[str, Any]:
     """Score predictions against the votes of the galaxies that both tables hold.
 
@@ -112,27 +117,54 @@ def evaluate(
         schema: the decision tree; found among the known ones by the predictions' columns when left out.
         fractions: a table of measured cumulative fractions (of everyone who looked, not of those who were asked):
             ``id_str`` and a column for each answer, or the Kaggle Galaxy Challenge's ``GalaxyID``, ``Class1.1``, ….
+        table_loc: where to write ``measures`` as a table, csv, parquet or FITS by suffix.
+        latex_loc: where to write the tables that papers print, as LaTeX.
+        config: how ``measures`` are made.
 
     Returns:
         ``schema``, ``galaxies`` (scored), ``without_votes`` (predicted, but not in the catalog),
         ``without_predictions``,
-        the entries of :func:`zoobot.stats.metrics.evaluate_predictions`, and, with ``fractions``, ``cumulative``:
-        the RMS error of all cumulative fractions, and that of predicting the mean votes.
+        the entries of :func:`zoobot.stats.metrics.evaluate_predictions`, with ``fractions`` also ``cumulative``:
+        the RMS error of all cumulative fractions, and that of predicting the mean votes;
+        ``measures``, a list of each :class:`zoobot.stats.score_table.ScoreRow` as a dictionary: every score with its
+        error bar, baseline and noise floor; and ``settings``, those of ``measures``.
         Baselines predict the mean votes of the whole catalog.
 
     Raises:
         PredictionError: the tables do not fit each other or the schema.
         CatalogError: a table cannot be read or has faults.
+        SettingError: ``table_loc`` has a suffix that cannot be written.
     """
+    if table_loc is not None:
+        tables.check_table_suffix(table_loc)
+    settings = config or ScoreConfig()
     matched = match_votes(predictions, catalog, schema)
     scores = score(matched)
     if fractions is not None:
         votes = matched.voted[matched.schema.label_cols]
         scores["cumulative"] = _score_cumulative(matched.predicted, votes, matched.schema, fractions)
+    rows = _tabulate(matched, settings)
+    scores["measures"], scores["settings"] = [asdict(row) for row in rows], asdict(settings)
     if save_loc is not None:
         with replace_atomically(save_loc) as path:
             path.write_text(json.dumps(scores, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    if table_loc is not None:
+        write_score_table(rows, table_loc)
+    if latex_loc is not None:
+        write_latex(rows, latex_loc, settings)
     return scores
+
+
+def _tabulate(matched: Matched, config: ScoreConfig) -> list[ScoreRow]:
+    schema = matched.schema
+    return tabulate_scores(
+        matched.votes,
+        read_fractions(matched.predicted, schema),
+        schema,
+        read_concentrations(matched.predicted, schema),
+        reference_votes=matched.voted[schema.label_cols].to_numpy(np.float64),
+        config=config,
+    )
 
 
 def _guess_schema(predicted: pd.DataFrame, name: str | Path) -> Schema:

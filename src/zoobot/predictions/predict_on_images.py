@@ -19,10 +19,12 @@ from zoobot.data.manifest import MANIFEST_NAME
 from zoobot.errors import ImageError, PredictionError, SettingError
 from zoobot.estimators.checkpoint import load_model
 from zoobot.estimators.define_model import Model
+from zoobot.predictions.calibration_file import load_calibration
 from zoobot.predictions.catalogue import count_columns, make_catalogue, make_friendly
 from zoobot.processes import count_cores
 from zoobot.progress import progress_bar
 from zoobot.schemas import Schema
+from zoobot.stats.recalibration import Recalibration
 
 __all__ = ["VIEWS", "PredictConfig", "Predicted", "failed_path", "predict", "predict_dataset"]
 
@@ -167,7 +169,7 @@ def predict(config: PredictConfig | None = None, **settings: Any) -> Predicted:
     device = _choose_device(config.device)
     models = [load_model(folder) for folder in config.checkpoint_dirs]
     schema = _check_against_models(config, models)
-    recalibrations = [None for folder in config.checkpoint_dirs]
+    recalibrations = [load_calibration(folder) if config.recalibrate else None for folder in config.checkpoint_dirs]
     raw = np.empty((0, 0, 0), np.float32)
     for alike in _group_alike(models):  # models that take the same images share one pass over them
         dataset = _open_source(config, models[alike[0]])
@@ -244,7 +246,7 @@ def _group_alike(models: Sequence[Model]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _recalibrate(raw: NDArray[np.float32], recalibrations: Sequence[Any]) -> NDArray[np.float32]:
+def _recalibrate(raw: NDArray[np.float32], recalibrations: Sequence[Recalibration | None]) -> NDArray[np.float32]:
     """Each model's samples with its own recalibration; those of images that could not be read stay NaN."""
     if not any(recalibrations):
         return raw

@@ -17,6 +17,7 @@ from zoobot.files import replace_atomically
 from zoobot.predictions.catalogue import CREDIBILITY
 from zoobot.predictions.evaluate import score
 from zoobot.report import plots
+from zoobot.report.calibration import measure
 from zoobot.report.cards import make_sections
 from zoobot.report.embed import embed_figure
 from zoobot.report.galaxies import Titles
@@ -84,6 +85,7 @@ def make_report(
         "scores": _score_rows(scores, run.schema),
         "sections": make_sections(run, galaxies),
         "learning_curve": None if checkpoint_dir is None else _embed_learning_curve(Path(checkpoint_dir)),
+        "calibration": None if run.concentrations is None else measure(run),
         "questions": [_question_figures(run, index) for index in questions],
         "truth": None if true is None else [_truth_row(run, true, index) for index in questions],
         "credibility": f"{CREDIBILITY:.0%}",

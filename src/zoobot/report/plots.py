@@ -21,8 +21,17 @@ from zoobot.report.galaxies import GalaxyPosterior, Titles, walk
 from zoobot.schemas import Question, Schema
 from zoobot.stats import dirichlet
 from zoobot.stats.agreement import Reliability
+from zoobot.stats.calibration import Estimate, PitHistogram
 
-__all__ = ["COLOURS", "draw_confusion", "draw_fractions", "draw_posteriors", "draw_reliability"]
+__all__ = [
+    "COLOURS",
+    "draw_confusion",
+    "draw_coverage",
+    "draw_fractions",
+    "draw_pit",
+    "draw_posteriors",
+    "draw_reliability",
+]
 
 Floats = NDArray[np.float64]
 Arguments = ParamSpec("Arguments")
@@ -226,6 +235,59 @@ def draw_reliability(bins: Reliability) -> Figure:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MultipleLocator(0.2 if low < 0.5 else 0.1))
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    return figure
+
+
+@_styled
+def draw_coverage(credibilities: ArrayLike, coverages: Sequence[Estimate]) -> Figure:
+    """Draw how often votes lie inside predicted intervals against how often they should, with 90% intervals.
+
+    On the line all is well; below it intervals are too narrow.
+
+    Args:
+        credibilities: (intervals,) rising from 0 to 1.
+        coverages: of `zoobot.stats.calibration.coverage`, one for each.
+    """
+    nominal = np.asarray(credibilities, dtype=np.float64)
+    found = np.array([each.value for each in coverages])
+    errors = _NINETY * np.nan_to_num([each.standard_error for each in coverages])
+    figure = Figure(figsize=(2.8, 2.55), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color=COLOURS["muted"], lw=0.8, ls=(0, (4, 3)))
+    axes.errorbar(nominal, found, errors, fmt="o-", color=COLOURS["model"], ms=4, lw=1, elinewidth=1, clip_on=False)
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.set(xlabel="credibility of the predicted interval", ylabel="votes inside it")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MultipleLocator(0.2))
+        axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    return figure
+
+
+@_styled
+def draw_pit(histogram: PitHistogram, title: str = "", *, small: bool = False) -> Figure:
+    """Draw a histogram of where votes stand in their predicted distributions, with 90% intervals.
+
+    Flat, at the line, all is well; a U says that predictions are too sure, a hump that they are not sure enough.
+
+    Args:
+        histogram: of `zoobot.stats.calibration.pit_histogram`.
+        title: such as the question.
+        small: draw one of many.
+    """
+    edges = np.linspace(0, 1, len(histogram.density) + 1)
+    errors = _NINETY * np.nan_to_num(histogram.standard_error)
+    figure = Figure(figsize=(1.75, 1.6) if small else (2.8, 2.55), layout="constrained")
+    axes = figure.subplots()
+    middles, density = (edges[1:] + edges[:-1]) / 2, np.nan_to_num(histogram.density)
+    axes.bar(middles, density, width=0.94 * np.diff(edges), color=COLOURS["model"], alpha=0.35, lw=0)
+    axes.errorbar(middles, density, errors, fmt="none", ecolor=COLOURS["model"], elinewidth=1)
+    axes.axhline(1, color=COLOURS["muted"], lw=0.8, ls=(0, (4, 3)))
+    axes.set(xlim=(0, 1), xticks=[0, 0.5, 1], ylim=(0, max(2.0 if small else 1.6, 1.05 * (density + errors).max())))
+    axes.set_xticklabels(["0", "½", "1"])
+    axes.yaxis.set_major_locator(MultipleLocator(0.5 if axes.get_ylim()[1] <= 2 else 1))
+    axes.set_title(title, loc="left", weight="bold")
+    if not small:
+        axes.set(xlabel="predicted probability below the votes", ylabel="galaxies, 1 if as predicted")
     return figure
 
 

@@ -11,6 +11,7 @@ from scipy import optimize, special
 
 from zoobot.errors import SettingError
 from zoobot.schemas import Schema
+from zoobot.stats.galaxy_scores import measure_fractions
 from zoobot.stats.predictive import log_predictive
 
 __all__ = [
@@ -80,8 +81,8 @@ def evaluate_predictions(
     constant = np.broadcast_to(baseline_concentrations(reference, schema), counts.shape)
     totals = np.stack([counts[:, first : last + 1].sum(axis=1) for first, last in groups], axis=1)
     measured = {
-        **_measure(counts, predicted, groups),
-        **{f"baseline_{name}": values for name, values in _measure(counts, baseline, groups).items()},
+        **measure_fractions(counts, predicted, groups),
+        **{f"baseline_{name}": values for name, values in measure_fractions(counts, baseline, groups).items()},
         "baseline_loss": -log_predictive(counts, constant, groups),
     }
     if concentrations is not None:
@@ -214,25 +215,6 @@ def _checked(name: str, values: ArrayLike, schema: Schema) -> Floats:
     return array
 
 
-def _measure(counts: Floats, fractions: Floats, groups: Sequence[tuple[int, int]]) -> dict[str, Floats]:
-    """Errors of each galaxy's fractions and leading answers, (galaxies, questions)."""
-    columns: dict[str, list[Floats]] = {
-        "mean_absolute_error": [],
-        "rms_error": [],
-        "accuracy": [],
-        "leading": [],
-    }
-    for first, last in groups:
-        votes, predicted = counts[:, first : last + 1], fractions[:, first : last + 1]
-        error = predicted - votes / np.maximum(votes.sum(axis=1, keepdims=True), np.finfo(float).tiny)
-        chosen = np.take_along_axis(votes, predicted.argmax(axis=1)[:, None], axis=1)[:, 0]
-        columns["mean_absolute_error"].append(np.abs(error).mean(axis=1))
-        columns["rms_error"].append((error**2).mean(axis=1))
-        columns["accuracy"].append((chosen == votes.max(axis=1)).astype(np.float64))
-        columns["leading"].append(votes.max(axis=1) / np.maximum(votes.sum(axis=1), np.finfo(float).tiny))
-    return {name: np.stack(values, axis=1) for name, values in columns.items()}
-
-
 def _scores(totals: Floats, measured: dict[str, Floats], columns: list[int]) -> dict[str, int | float | None]:
     """Summary of what was measured, over galaxies and the questions in ``columns``."""
     votes = totals[:, columns]
@@ -247,10 +229,10 @@ def _scores(totals: Floats, measured: dict[str, Floats], columns: list[int]) -> 
     }
     for prefix in ("", "baseline_"):
         losses = values.get(f"{prefix}loss")
-        correct = values[f"{prefix}accuracy"]
+        correct = values[f"{prefix}correct"]
         scores[f"{prefix}loss"] = None if losses is None else _mean(losses.sum(axis=1), galaxies)
         scores[f"{prefix}mean_absolute_error"] = _mean(values[f"{prefix}mean_absolute_error"], votes)
-        mean_square = _mean(values[f"{prefix}rms_error"], votes)
+        mean_square = _mean(values[f"{prefix}mean_square_error"], votes)
         scores[f"{prefix}rms_error"] = None if mean_square is None else mean_square**0.5
         scores[f"{prefix}accuracy"] = _mean(correct, voted)
         scores[f"{prefix}confident_accuracy"] = _mean(correct, confident)

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from zoobot.data.datasets import GalaxyDataset
 from zoobot.errors import SettingError, TrainingError
-from zoobot.estimators.checkpoint import load_config, load_model, update_metadata
+from zoobot.estimators.checkpoint import CALIBRATION_NAME, load_config, load_model, update_metadata
 from zoobot.estimators.define_model import Model
 from zoobot.files import delete_leftovers
 from zoobot.processes import count_cores
@@ -200,7 +200,7 @@ def _check_fit(model: Model, *datasets: GalaxyDataset) -> None:
 
 def _clear_folder(folder: Path, *, overwrite: bool) -> None:
     """Refuse to train over a model, or delete what a run leaves."""
-    ours = [folder / name for name in ("config.json", "model.safetensors", LAST_NAME, HISTORY_NAME)]
+    ours = [folder / name for name in ("config.json", "model.safetensors", CALIBRATION_NAME, LAST_NAME, HISTORY_NAME)]
     if not any(path.exists() for path in ours):
         return
     if not overwrite:

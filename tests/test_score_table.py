@@ -1,0 +1,230 @@
+"""Tables of scores: they agree with `evaluate_predictions`, have honest error bars, and can be printed in papers."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from zoobot import schemas
+from zoobot.cli.main import app
+from zoobot.errors import SettingError
+from zoobot.predictions.evaluate import evaluate
+from zoobot.predictions.score_files import make_latex
+from zoobot.stats import dirichlet, metrics
+from zoobot.stats.bootstrap import bootstrap_weights
+from zoobot.stats.score_table import ALL_QUESTIONS, ScoreConfig, ScoreRow, tabulate_scores
+
+RINGS = schemas.load("gz_rings")
+SHAPES = schemas.Schema.from_dict(
+    {
+        "name": "shapes",
+        "question": [
+            {"name": "shape", "answers": ["round", "flat", "none"]},
+            {"name": "tilt", "answers": ["up", "down"], "asked_after": ["shape_flat"]},
+        ],
+    }
+)
+SHARED = ("loss", "mean_absolute_error", "rms_error", "accuracy", "confident_accuracy")
+
+
+def made_up(galaxies=400, seed=0, volunteers=40):
+    """A survey of Dirichlets, and a model that knows them: votes, fractions and concentrations."""
+    rng = np.random.default_rng(seed)
+    alpha = rng.uniform(0.3, 6, (galaxies, 2, 5))
+    chosen = alpha[np.arange(galaxies), rng.integers(0, 2, galaxies)]
+    gammas = rng.standard_gamma(chosen)
+    votes = np.zeros((galaxies, 5))
+    votes[:, :3] = rng.multinomial(volunteers, gammas[:, :3] / gammas[:, :3].sum(axis=1, keepdims=True))
+    votes[:, 3:] = rng.multinomial(votes[:, 1].astype(int), gammas[:, 3:] / gammas[:, 3:].sum(axis=1, keepdims=True))
+    return votes, dirichlet.expected_fractions(alpha, SHAPES.question_index_groups), alpha
+
+
+def by_name(rows):
+    return {(row.question, row.answer, row.measure, row.subset): row for row in rows}
+
+
+def test_agrees_with_evaluate_predictions():
+    votes, fractions, alpha = made_up()
+    reference = votes[::3]
+    rows = by_name(tabulate_scores(votes, fractions, SHAPES, alpha, reference))
+    scores = metrics.evaluate_predictions(votes, fractions, SHAPES, alpha, reference)
+    for question, expected in {**scores["questions"], ALL_QUESTIONS: scores["all_questions"]}.items():
+        for measure in SHARED:
+            row = rows[question, "", measure, "all"]
+            assert row.value == pytest.approx(expected[measure])
+            assert row.baseline == pytest.approx(expected[f"baseline_{measure}"])
+        assert rows[question, "", "loss", "all"].galaxies == expected["galaxies"]
+
+
+def test_relevant_and_confident_galaxies_counted_by_hand():
+    votes = [
+        [0, 34, 0, 30, 4],  # flat, up: sure of both
+        [10, 24, 0, 12, 12],  # asked of more than half, up and down tie
+        [20, 14, 0, 14, 0],  # asked of less than half
+        [33, 0, 0, 0, 0],  # too few volunteers
+    ]
+    fractions = [[0.1, 0.8, 0.1, 0.4, 0.6], [0.2, 0.8, 0, 0.3, 0.7], [0.3, 0.7, 0, 1, 0], [1, 0, 0, 1, 0]]
+    rows = by_name(tabulate_scores(votes, fractions, SHAPES))
+    assert rows["shape", "", "accuracy", "relevant"].galaxies == 3
+    assert rows["shape", "", "accuracy", "relevant"].value == pytest.approx(2 / 3)
+    assert rows["shape", "", "precision_weighted", "relevant"].value == pytest.approx(2 / 3 * 2 / 3)
+    assert rows["shape", "", "accuracy", "confident"].galaxies == 1
+    assert rows["tilt", "", "accuracy", "relevant"].galaxies == 2
+    assert rows["tilt", "", "accuracy", "relevant"].value == 0.5  # of two that tie either is right
+    assert rows["tilt", "", "accuracy", "confident"].value == 0
+    assert rows[ALL_QUESTIONS, "", "accuracy", "relevant"].value == pytest.approx(3 / 5)
+    assert rows["shape", "shape_round", "auc", "relevant"].value == 1
+    assert rows["shape", "shape_none", "auc", "relevant"].value is None
+    everyone = ScoreConfig(min_volunteers=0, min_share_asked=0)
+    assert by_name(tabulate_scores(votes, fractions, SHAPES, config=everyone))[
+        "shape", "", "accuracy", "relevant"
+    ].value == pytest.approx(3 / 4)
+
+
+def test_perfect_predictions_have_perfect_classes():
+    votes, _, _ = made_up()
+    totals = np.repeat([votes[:, :3].sum(axis=1), votes[:, 3:].sum(axis=1)], [3, 2], axis=0).T
+    rows = tabulate_scores(votes, votes / np.maximum(totals, 1), SHAPES)
+    for row in rows:
+        if row.subset in ("relevant", "confident") and not row.answer:
+            assert row.value == pytest.approx(1)
+            assert row.lower == pytest.approx(1)
+
+
+def test_a_model_that_knows_what_can_be_known_lies_between_baseline_and_floor():
+    votes, fractions, alpha = made_up(1000)
+    rows = by_name(tabulate_scores(votes, fractions, SHAPES, alpha))
+    for question in (*SHAPES.question_names, ALL_QUESTIONS):
+        for measure in ("loss", "crps", "mean_absolute_error", "rms_error"):
+            row = rows[question, "", measure, "all"]
+            assert row.floor < row.lower < row.value < row.upper < row.baseline
+        row = rows[question, "", "accuracy", "all"]
+        assert row.baseline < row.lower < row.value < row.upper < row.floor
+
+
+def test_error_bars_cover_what_another_survey_gives():
+    votes, fractions, alpha = (values[..., 3:] for values in made_up(15_000))
+    population = by_name(tabulate_scores(votes, fractions, RINGS, alpha, config=ScoreConfig(resamples=0, draws=1)))
+    covered = []
+    for start in range(0, 15_000, 250):
+        part = slice(start, start + 250)
+        config = ScoreConfig(resamples=100, draws=1)
+        rows = by_name(tabulate_scores(votes[part], fractions[part], RINGS, alpha[part], config=config))
+        for name in (("ring", "", measure, "all") for measure in ("loss", "crps", "rms_error", "accuracy")):
+            covered.append(rows[name].lower <= population[name].value <= rows[name].upper)
+    assert np.mean(covered) == pytest.approx(0.9, abs=0.06)
+
+
+def test_the_bootstrap_scatter_of_a_mean_is_its_standard_error():
+    weights = bootstrap_weights(500, 2000, seed=1)
+    assert (weights[0] == 1).all()
+    assert (weights.sum(axis=1, dtype=int) == 500).all()
+    values = np.random.default_rng(0).random(500)
+    means = weights[1:] @ values / 500
+    assert means.std() == pytest.approx(values.std() / np.sqrt(500), rel=0.06)
+    np.testing.assert_array_equal(weights, bootstrap_weights(500, 2000, seed=1))
+
+
+def test_same_seed_same_table_and_no_resamples_no_error_bars():
+    votes, fractions, alpha = made_up(60)
+    assert tabulate_scores(votes, fractions, SHAPES, alpha) == tabulate_scores(votes, fractions, SHAPES, alpha)
+    for row in tabulate_scores(votes, fractions, SHAPES, config=ScoreConfig(resamples=0)):
+        assert row.lower is row.upper is None
+        assert row.value is None or row.measure not in ("loss", "crps")
+
+
+def test_no_votes_at_all():
+    for row in tabulate_scores(np.zeros((3, 2)), np.full((3, 2), 0.5), RINGS, np.ones((3, 2))):
+        assert row.galaxies == 0
+        assert row.value is row.lower is row.baseline is row.floor is None
+
+
+def test_bad_settings_and_arrays():
+    for setting in (
+        {"resamples": 1},
+        {"resamples": -1},
+        {"credibility": 1.0},
+        {"min_volunteers": -1},
+        {"min_share_asked": 1.1},
+        {"draws": 0},
+        {"seed": -1},
+    ):
+        with pytest.raises(SettingError, match=next(iter(setting))):
+            ScoreConfig(**setting)
+    with pytest.raises(SettingError, match="got shapes"):
+        tabulate_scores(np.ones((4, 2)), np.ones((3, 2)), RINGS)
+    with pytest.raises(SettingError, match="at least one galaxy"):
+        tabulate_scores(np.ones((0, 2)), np.ones((0, 2)), RINGS)
+    with pytest.raises(SettingError, match="fractions: got NaN"):
+        tabulate_scores(np.ones((1, 2)), np.full((1, 2), np.nan), RINGS)
+    with pytest.raises(SettingError, match="votes: got"):
+        tabulate_scores([[1, -1]], [[0.5, 0.5]], RINGS)
+
+
+@pytest.fixture
+def tables(tmp_path):
+    votes, fractions, alpha = made_up(80)
+    names = {"id_str": [f"J{number}" for number in range(80)]}
+    pd.DataFrame({**names, **dict(zip(SHAPES.label_cols, votes.T, strict=True))}).to_csv(tmp_path / "c.csv")
+    columns = {f"{label}_fraction": fractions[:, index] for index, label in enumerate(SHAPES.label_cols)}
+    for index, label in enumerate(SHAPES.label_cols):
+        columns |= {f"{label}_concentration_{sample}": alpha[:, sample, index] for sample in range(2)}
+    pd.DataFrame({**names, **columns}).to_parquet(tmp_path / "p.parquet")
+    return tmp_path
+
+
+def test_files_hold_the_same(tables):
+    scores = evaluate(
+        tables / "p.parquet",
+        tables / "c.csv",
+        tables / "m.json",
+        schema=SHAPES,
+        table_loc=tables / "m.csv",
+        latex_loc=tables / "m.tex",
+    )
+    assert json.loads((tables / "m.json").read_text()) == scores
+    assert scores["settings"]["min_volunteers"] == 34
+    frame = pd.read_csv(tables / "m.csv", keep_default_na=False, na_values={"value": "", "floor": "", "lower": ""})
+    assert list(frame.columns) == list(ScoreRow.__dataclass_fields__)
+    assert not frame.duplicated(["question", "answer", "measure", "subset"]).any()
+    for row, written in zip(scores["measures"], frame.to_dict("records"), strict=True):
+        assert (row["question"], row["measure"]) == (written["question"], written["measure"])
+        assert written["value"] == (
+            pytest.approx(row["value"]) if row["value"] is not None else pytest.approx(np.nan, nan_ok=True)
+        )
+    text = (tables / "m.tex").read_text()
+    assert text.count(r"\begin{table}") == text.count(r"\bottomrule") == text.count(r"\end{tabular}") == 3
+    for body in re.findall(r"\\begin\{tabular\}\{(l[r]+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
+        lines = [line for line in body[1].splitlines() if line.endswith(r"\\")]
+        assert {line.count("&") for line in lines} == {len(body[0]) - 1}
+
+
+@pytest.mark.parametrize("volunteers", ["34", "41"])
+def test_the_command_prints_tables_that_fit_a_terminal(tables, monkeypatch, volunteers):
+    monkeypatch.setenv("COLUMNS", "80")
+    (tables / "shapes.toml").write_text(
+        '[[question]]\nname = "shape"\nanswers = ["round", "flat", "none"]\n'
+        '[[question]]\nname = "tilt"\nanswers = ["up", "down"]\nasked_after = ["shape_flat"]\n'
+    )
+    command = ["evaluate", "--predictions", tables / "p.parquet", "--catalog", tables / "c.csv"]
+    command += ["--save-loc", tables / "m.json", "--schema", tables / "shapes.toml"]
+    command += ["--min-volunteers", volunteers, "--resamples", "0"]
+    result = CliRunner().invoke(app, [str(word) for word in command])
+    assert result.exit_code == 0, result.output
+    assert ("No classification table: no galaxy has at least 41" in result.output) == (volunteers == "41")
+    assert ("precision" in result.output) == (volunteers == "34")
+    assert max(map(len, result.output.replace(str(tables), "").splitlines())) <= 80
+
+
+def test_a_table_that_cannot_be_written_is_refused_before_the_work(tables):
+    with pytest.raises(SettingError, match=r"m\.xlsx"):
+        evaluate(tables / "p.parquet", tables / "c.csv", tables / "m.json", schema=SHAPES, table_loc=tables / "m.xlsx")
+    assert not (tables / "m.json").exists()
+
+
+def test_latex_escapes_names():
+    row = ScoreRow("50%_&_odd", "", "accuracy", "relevant", 1, 0.5, None, None, None, None)
+    assert r"50\% \& Odd & 1 & $0.500$ & --" in make_latex([row], ScoreConfig())
