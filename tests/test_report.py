@@ -176,6 +176,16 @@ def test_missing_images_leave_a_note_and_shards_are_not_read_as_images(table, ca
     assert "no image: no file_loc" in text
 
 
+def test_images_lie_beside_the_catalog_or_where_they_were_predicted_from(table, catalog, schema, tmp_path, monkeypatch):
+    votes = pd.read_csv(catalog, dtype={"id_str": str})
+    votes.drop(columns="file_loc").to_csv(tmp_path / "c.csv", index=False)
+    monkeypatch.chdir(catalog.parent)
+    here = table.assign(file_loc=[f"images/{name}.png" for name in table["id_str"]])
+    here.to_csv(tmp_path / "p.csv", index=False)
+    text = make_report(tmp_path / "p.csv", tmp_path / "c.csv", tmp_path / "r.html", schema=schema).read_text()
+    assert "no image" not in text
+
+
 def test_names_are_text_and_not_markup(table, catalog, schema, tmp_path):
     name = '<script>"&\\1'
     votes = pd.read_csv(catalog, dtype={"id_str": str})

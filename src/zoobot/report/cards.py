@@ -155,7 +155,10 @@ def _read_image(run: Run, id_str: str) -> tuple[str | None, str]:
 
 
 def _image_paths(run: Run, id_str: str) -> list[Path]:
-    """Where a galaxy's image may lie; the predictions of shards name the shard, which is no image."""
-    rows = (run.matched.predicted.loc[id_str], run.matched.voted.loc[id_str])
-    named = [str(row["file_loc"]) for row in rows if row.get("file_loc")]
-    return [run.catalog.parent / location for location in named if not location.endswith(".tfrecord")]
+    """Where a galaxy's image may lie: where the catalog says, from its folder, or the predictions, from here.
+
+    The predictions of shards name the shard, which is no image.
+    """
+    places = ((run.matched.voted, run.catalog.parent), (run.matched.predicted, Path()))
+    named = [(root, str(table.loc[id_str].get("file_loc") or "")) for table, root in places]
+    return [root / location for root, location in named if location and not location.endswith(".tfrecord")]

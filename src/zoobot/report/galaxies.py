@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from zoobot.schemas import Question, Schema
 from zoobot.stats.concentrations import sum_questions
+from zoobot.stats.galaxy_scores import count_volunteers
 
 __all__ = ["GalaxyPosterior", "Titles", "mean_width", "pick", "share_asked", "walk"]
 
@@ -89,11 +90,10 @@ def walk(schema: Schema, fractions: Floats) -> list[tuple[Question, int]]:
 def share_asked(votes: Floats, schema: Schema) -> Floats:
     """Share of a galaxy's volunteers who were asked each question, going by the votes: (galaxies, questions).
 
-    A galaxy's volunteers are the most votes for any question asked of everyone; 0 for a galaxy without.
+    0 for a galaxy without votes.
     """
     totals = sum_questions(votes, schema.question_index_groups)
-    of_everyone = [index for index, question in enumerate(schema.questions) if not question.asked_after]
-    volunteers = totals[:, of_everyone].max(axis=1, keepdims=True)
+    volunteers = count_volunteers(votes, schema)[:, None]
     shares: Floats = np.divide(totals, volunteers, out=np.zeros_like(totals), where=volunteers > 0)
     return shares
 

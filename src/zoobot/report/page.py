@@ -54,8 +54,8 @@ def make_report(
 
     Args:
         predictions: a table that predict wrote; without concentrations the page lacks densities and losses.
-        catalog: a table with ``id_str`` and votes. Images are those of the predictions' ``file_loc``, else of the
-            catalog's, relative to its folder.
+        catalog: a table with ``id_str`` and votes. Images lie where its ``file_loc`` says, relative to its
+            folder, else where that of the predictions does, relative to the working directory.
         save_loc: the page to write.
         checkpoint_dir: the model's folder, for its facts and its learning curve.
         schema: the decision tree; without it the model's, or found by the predictions' columns.
