@@ -183,7 +183,7 @@ def test_images_lie_beside_the_catalog_or_where_they_were_predicted_from(table, 
     here = table.assign(file_loc=[f"images/{name}.png" for name in table["id_str"]])
     here.to_csv(tmp_path / "p.csv", index=False)
     text = make_report(tmp_path / "p.csv", tmp_path / "c.csv", tmp_path / "r.html", schema=schema).read_text()
-    assert "no image" not in text
+    assert "no image:" not in text
 
 
 def test_names_are_text_and_not_markup(table, catalog, schema, tmp_path):
