@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -68,10 +69,39 @@ def test_the_demo_makes_all_it_says_and_goes_on_where_it_stopped(monkeypatch, ca
     code, out, err = run(monkeypatch, capsys, *command.split(), "--seed", "1")
     assert code == 2
     assert "another seed" in err
+    (tmp_path / "d").rename(tmp_path / "moved")
+    code, out, err = run(monkeypatch, capsys, *command.replace(f"{tmp_path / 'd'}", f"{tmp_path / 'moved'}").split())
+    assert code == 0, err
+
+
+def test_a_demo_does_not_fill_a_folder_of_somebody_elses(monkeypatch, capsys, tmp_path):
+    (tmp_path / "report.html").write_text("mine")
+    code, _, err = run(monkeypatch, capsys, "demo", "--save-dir", tmp_path)
+    assert code == 2
+    assert "something else" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_next_commands_can_be_pasted(monkeypatch, capsys, tmp_path):
+    folder = tmp_path / "a b'c"
+    code, out, err = run(
+        monkeypatch, capsys, "simulate", "--save-dir", folder, "--galaxies", 1, "--img-size", 16, "--votes", 2
+    )
+    assert code == 0, err
+    line = next(line for line in out.splitlines() if "create-shards" in line)
+    assert str(folder / "catalog.csv") in shlex.split(line)
 
 
 @pytest.mark.parametrize(
-    "setting", [{"galaxies": 3}, {"img_size": 8}, {"train_minutes": 0.0}, {"train_minutes": float("nan")}]
+    "setting",
+    [
+        {"galaxies": 3},
+        {"img_size": 8},
+        {"train_minutes": 0.0},
+        {"train_minutes": float("nan")},
+        {"train_minutes": float("inf")},
+        {"seed": -1},
+    ],
 )
 def test_a_demo_too_small_to_show_anything_is_refused(setting):
     with pytest.raises(SettingError, match=next(iter(setting))):

@@ -12,7 +12,7 @@ from zoobot import schemas
 from zoobot.data import images, tables, tfrecord
 from zoobot.data.catalog import read_catalog
 from zoobot.data.datasets import ImageDataset
-from zoobot.errors import CatalogError, ModelError, PredictionError, SettingError, ZoobotError
+from zoobot.errors import ModelError, PredictionError, SettingError, ZoobotError
 from zoobot.estimators import checkpoint, define_model
 from zoobot.predictions.evaluate import evaluate
 from zoobot.predictions.predict_on_images import PredictConfig, failed_path, predict
@@ -308,7 +308,7 @@ def test_tables_that_do_not_fit_are_refused(predictions, catalog, schema, tmp_pa
         evaluate(predictions, catalog, schema=schema, fractions=tmp_path / "c.csv")
     with pytest.raises(PredictionError, match="share no id_str"):
         evaluate(predictions, tmp_path / "other.csv", schema=schema)
-    with pytest.raises(CatalogError, match="smooth-or-featured-gz2_smooth"):
+    with pytest.raises(PredictionError, match="smooth-or-featured-gz2_smooth"):
         evaluate(predictions, catalog, schema=schemas.load("gz2"))
     pd.concat([pd.read_parquet(predictions)] * 2).to_csv(tmp_path / "twice.csv", index=False)
     with pytest.raises(PredictionError, match="no table of predictions"):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from zoobot.errors import ShardError
+from zoobot.errors import SettingError, ShardError
 from zoobot.processes import count_cores, map_in_processes
 
 SCRIPT = """
@@ -77,3 +77,8 @@ def test_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
     # its processes write to the same pipe, which closes when the last of them has ended
     rest, _ = parent.communicate(timeout=5)
     assert rest == ""
+
+
+def test_without_workers_there_is_nothing_to_map_with():
+    with pytest.raises(SettingError, match="workers"):
+        list(map_in_processes(abs, [1, 2], workers=0))

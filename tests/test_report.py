@@ -1,6 +1,8 @@
 """The report: one page that needs nothing else, the right galaxies in it, and figures fit for papers."""
 
+import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import matplotlib as mpl
@@ -9,12 +11,13 @@ import pandas as pd
 import pytest
 import typer
 from conftest import make_model
+from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 from zoobot import schemas
 from zoobot.cli.report import report
 from zoobot.data import tables
-from zoobot.errors import PredictionError, SettingError
+from zoobot.errors import ModelError, PredictionError, SettingError
 from zoobot.estimators import checkpoint
 from zoobot.predictions.catalogue import make_catalogue
 from zoobot.predictions.evaluate import evaluate
@@ -184,6 +187,49 @@ def test_images_lie_beside_the_catalog_or_where_they_were_predicted_from(table, 
     here.to_csv(tmp_path / "p.csv", index=False)
     text = make_report(tmp_path / "p.csv", tmp_path / "c.csv", tmp_path / "r.html", schema=schema).read_text()
     assert "no image:" not in text
+
+
+def test_words_in_figures_stay_as_they_are():
+    figure = Figure()
+    figure.text(0.5, 0.5, "#0072b2 of 1.23456789 for $5 or $6", parse_math=False)
+    assert "#0072b2 of 1.23456789 for $5 or $6" in embed_figure(figure, "words")
+
+
+@pytest.mark.parametrize("content", ["", "epoch,train_loss,test_loss\n", "a,b\n1,2\n", "\x00\x01"])
+def test_a_damaged_history_is_named(predictions, catalog, model, schema, tmp_path, content):
+    shutil.copytree(model, tmp_path / "m")
+    (tmp_path / "m" / "history.csv").write_text(content)
+    with pytest.raises(ModelError, match=r"history\.csv"):
+        make_report(predictions, catalog, tmp_path / "r.html", checkpoint_dir=tmp_path / "m")
+
+
+@pytest.mark.parametrize("change", [{"model": {}}, {"metadata": {"data": None}}, {"versions": []}])
+def test_a_damaged_config_is_named_or_does_without(predictions, catalog, model, tmp_path, change):
+    shutil.copytree(model, tmp_path / "m")
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config | change))
+    if "metadata" in change:
+        make_report(predictions, catalog, tmp_path / "r.html", checkpoint_dir=tmp_path / "m", galaxies=1)
+    else:
+        with pytest.raises(ModelError, match=r"config\.json"):
+            make_report(predictions, catalog, tmp_path / "r.html", checkpoint_dir=tmp_path / "m")
+
+
+def test_intervals_must_be_some_and_concentrations_may_be_huge(table, catalog, schema, tmp_path):
+    broken = table.assign(shape_round_fraction_lower=np.nan)
+    broken.to_csv(tmp_path / "p.csv", index=False)
+    with pytest.raises(PredictionError, match="intervals"):
+        make_report(tmp_path / "p.csv", catalog, tmp_path / "r.html", schema=schema)
+    sure = table.assign(**{name: 1e9 for name in table if "shape_round_concentration" in name})
+    sure.to_csv(tmp_path / "p.csv", index=False)
+    make_report(tmp_path / "p.csv", catalog, tmp_path / "r.html", schema=schema, galaxies=1)
+
+
+def test_nothing_but_a_page_is_written_over(predictions, catalog, schema):
+    before = catalog.read_bytes()
+    with pytest.raises(SettingError, match="html"):
+        make_report(predictions, catalog, catalog, schema=schema)
+    assert catalog.read_bytes() == before
 
 
 def test_names_are_text_and_not_markup(table, catalog, schema, tmp_path):

@@ -1,7 +1,9 @@
 """The whole journey in a few minutes, on a simulated survey: from galaxies and votes to a report."""
 
+import json
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -10,13 +12,16 @@ from rich.rule import Rule
 
 from zoobot import schemas
 from zoobot.data import shard_writing, shards
+from zoobot.data.manifest import MANIFEST_NAME, Manifest
 from zoobot.data.shard_writing import ShardConfig
 from zoobot.errors import SettingError
 from zoobot.estimators import define_model
+from zoobot.files import delete_leftovers, replace_atomically
 from zoobot.predictions import evaluate as evaluating
 from zoobot.predictions import predict_on_images
 from zoobot.report.page import make_report
 from zoobot.schemas import Schema
+from zoobot.simulate.impressions import check_is_known
 from zoobot.simulate.survey import SurveyConfig, simulate_survey
 from zoobot.training.training_config import TrainConfig, train_estimator
 
@@ -44,11 +49,12 @@ class DemoConfig:
 
     def __post_init__(self) -> None:
         """Check what the steps themselves would check too late."""
+        SurveyConfig(galaxies=self.galaxies, img_size=self.img_size, seed=self.seed)
         if self.galaxies < 20:
             raise SettingError(f"galaxies: got {self.galaxies}, expected at least 20, to train and to test")
         if self.img_size < 32:
             raise SettingError(f"img_size: got {self.img_size}, expected at least 32, to see anything")
-        if not self.train_minutes > 0:
+        if not 0 < self.train_minutes < math.inf:
             raise SettingError(f"train_minutes: got {self.train_minutes}, expected more than 0")
 
 
@@ -115,14 +121,14 @@ def run_demo(save_dir: str | Path = "demo", config: DemoConfig | None = None) ->
     config = config or DemoConfig()
     files = DemoFiles(Path(save_dir))
     schema = schemas.load(config.schema)
+    check_is_known(schema)
+    _begin(files, config)
     console = Console(stderr=True)
     steps: dict[str, Callable[[], object]] = {
         f"Simulate {config.galaxies} galaxies, and volunteers who look at them": lambda: simulate_survey(
             files.survey, schema, SurveyConfig(galaxies=config.galaxies, img_size=config.img_size, seed=config.seed)
         ),
-        "Write images and votes as shards": lambda: shard_writing.create_shards(
-            files.catalog, files.shards, schema, ShardConfig(img_size=config.img_size, seed=config.seed)
-        ),
+        "Write images and votes as shards": lambda: _write_shards(files, schema, config),
         f"Train a small network for {config.train_minutes:g} minutes": lambda: _train(files, schema, config),
         "Predict the votes for galaxies that were held back": lambda: predict_on_images.predict(
             checkpoint_dir=files.model, shard_dir=files.shards, save_loc=files.predictions, overwrite=True
@@ -140,6 +146,36 @@ def run_demo(save_dir: str | Path = "demo", config: DemoConfig | None = None) ->
     return files
 
 
+def _begin(files: DemoFiles, config: DemoConfig) -> None:
+    """Make the folder, or see that it is of the same demonstration; how long it trains may change."""
+    marker = files.folder / "demo.json"
+    settings = {name: value for name, value in asdict(config).items() if name != "train_minutes"}
+    if marker.exists():
+        try:
+            found = dict(json.loads(marker.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise SettingError(f"{marker} cannot be read; delete {files.folder}, or choose another folder") from error
+        changed = [name for name, value in settings.items() if found.get(name) != value]
+        if changed:
+            raise SettingError(
+                f"{files.folder} holds a demonstration with another {' and '.join(changed)}; delete it, or choose "
+                "another folder"
+            )
+        return
+    delete_leftovers(files.folder)
+    if files.folder.exists() and (not files.folder.is_dir() or any(files.folder.iterdir())):
+        raise SettingError(f"{files.folder} holds something else than a demonstration; choose a new folder")
+    with replace_atomically(marker) as path:
+        path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_shards(files: DemoFiles, schema: Schema, config: DemoConfig) -> None:
+    if (files.shards / MANIFEST_NAME).exists() and Manifest.load(files.shards).complete:
+        return  # the folder may have been moved since, and with it the images
+    settings = ShardConfig(img_size=config.img_size, seed=config.seed)
+    shard_writing.create_shards(files.catalog, files.shards, schema, settings)
+
+
 def _train(files: DemoFiles, schema: Schema, config: DemoConfig) -> None:
     torch.manual_seed(config.seed)  # the initial weights
     model = define_model.get_model(
@@ -148,6 +184,7 @@ def _train(files: DemoFiles, schema: Schema, config: DemoConfig) -> None:
         crop_size=round(config.img_size * 5 / 6),
         resize_size=min(64, round(config.img_size * 5 / 6)),
         encoder="resnet10t",
+        head="wide",  # arms that few see: many votes for nothing, or for one answer
     )
     settings = TrainConfig(
         log_dir=files.model,

@@ -9,6 +9,8 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import TypeVar
 
+from zoobot.errors import SettingError
+
 __all__ = ["count_cores", "map_in_processes"]
 
 Item = TypeVar("Item")
@@ -29,7 +31,12 @@ def map_in_processes(
         function: what to do; it and the items are sent to the processes, so they must pickle.
         items: what to do it to.
         workers: how many processes, one a core when left out; with one, or one item, it is done in this process.
+
+    Raises:
+        SettingError: ``workers`` is less than 1.
     """
+    if workers is not None and workers < 1:
+        raise SettingError(f"workers: got {workers}, expected at least 1; leave it out for one a core")
     workers = min(workers or count_cores(), len(items))
     if workers <= 1:
         yield from ((item, function(item)) for item in items)
@@ -40,6 +47,10 @@ def map_in_processes(
         futures = {pool.submit(function, item): item for item in items}
         for future in as_completed(futures):
             yield futures[future], future.result()
+    except BaseException:  # Ctrl-C above all: what is half done is not waited for, and writes nothing
+        for process in list((pool._processes or {}).values()):  # Python 3.14 has terminate_workers() for this
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 

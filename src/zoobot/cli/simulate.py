@@ -1,5 +1,6 @@
 """``zoobot simulate``."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -54,5 +55,5 @@ def simulate(
     if file_format == "fits":
         return  # shards take png and jpeg
     typer.echo("Next:")
-    options = f"--labelled-catalog {catalog} --shard-dir shards --schema {schema} --img-size {img_size}"
-    typer.echo(f"  zoobot create-shards {options}")
+    options = f"--shard-dir shards --schema {shlex.quote(schema)} --img-size {img_size}"
+    typer.echo(f"  zoobot create-shards --labelled-catalog {shlex.quote(str(catalog))} {options}")

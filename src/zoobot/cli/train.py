@@ -22,6 +22,10 @@ def train(
     patience: Annotated[int, typer.Option(help="Stop after this many epochs without a better test loss.")] = 10,
     batch_size: Annotated[int, typer.Option(help="Galaxies a step, on each device.")] = 64,
     encoder: Annotated[str, typer.Option(help="A timm model.")] = "efficientnet_b0",
+    head: Annotated[
+        str,
+        typer.Option(help="Bounds of the concentrations: dirichlet (1 to 101, as published) or wide (0.01 to 100)."),
+    ] = "dirichlet",
     crop_size: Annotated[
         int | None,
         typer.Option(help="Side of what is cropped from the images.", show_default="0.75 of the image size"),
@@ -91,6 +95,7 @@ def train(
         crop_size=crop_size,
         resize_size=resize_size,
         encoder=encoder,
+        head=head,
         dropout_rate=dropout_rate,
         move=move,
         zoom=zoom,

@@ -19,6 +19,7 @@ __all__ = [
     "Head",
     "Model",
     "ModelConfig",
+    "WideHead",
     "build_model",
     "get_model",
     "register_head",
@@ -166,7 +167,28 @@ class DirichletHead(Head):
         return 1 + 100 * torch.sigmoid(logits)
 
 
-HEADS: dict[str, Callable[[int, int, float], Head]] = {"dirichlet": DirichletHead}
+class WideHead(Head):
+    """Concentrations from 0.01 to 100, ``10^(4 sigmoid(x) − 2)``: below 1 too, for votes that nearly all agree.
+
+    A Dirichlet of K answers with concentrations of at least 1 is no wider than flat. Where galaxies are all of one
+    answer or all of another, and it cannot be seen of which, the posterior should be wider: highest at the edges.
+
+    >>> head = WideHead(n_features=8, output_dim=2, dropout_rate=0.2)
+    >>> head(torch.zeros(1, 8))[0].tolist()
+    [1.0, 1.0]
+    """
+
+    def __init__(self, n_features: int, output_dim: int, dropout_rate: float) -> None:
+        """Start with concentrations near 1: no opinion."""
+        super().__init__(n_features, output_dim, dropout_rate)
+        nn.init.zeros_(self.linear.bias)
+
+    def concentrations(self, logits: Tensor) -> Tensor:
+        """Bound them, evenly in their logarithm."""
+        return 10 ** (4 * torch.sigmoid(logits.float()) - 2)
+
+
+HEADS: dict[str, Callable[[int, int, float], Head]] = {"dirichlet": DirichletHead, "wide": WideHead}
 """Heads by name: called with the number of features, the number of answers and the dropout rate."""
 
 

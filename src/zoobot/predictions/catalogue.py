@@ -135,7 +135,7 @@ def read_intervals(catalogue: pd.DataFrame, schema: Schema) -> tuple[NDArray[np.
     """The lower and upper edges of the fractions' credible intervals: each (galaxies, answers).
 
     Raises:
-        PredictionError: columns are missing, or hold something else than numbers.
+        PredictionError: columns are missing, or hold something else than intervals within 0 to 1.
     """
     edges = [[f"{answer}_fraction_{edge}" for answer in schema.label_cols] for edge in ("lower", "upper")]
     missing = [name for names in edges for name in names if name not in catalogue.columns]
@@ -143,7 +143,14 @@ def read_intervals(catalogue: pd.DataFrame, schema: Schema) -> tuple[NDArray[np.
         raise PredictionError(
             f"the predictions lack intervals: {', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}"
         )
-    return _as_numbers(catalogue, edges[0]), _as_numbers(catalogue, edges[1])
+    lower, upper = _as_numbers(catalogue, edges[0]), _as_numbers(catalogue, edges[1])
+    wrong = ~((lower >= 0) & (lower <= upper) & (upper <= 1)).all(axis=1)
+    if wrong.any():
+        raise PredictionError(
+            f"the predictions hold {int(wrong.sum())} rows with intervals that are not within 0 to 1, "
+            f"the first at row {int(np.flatnonzero(wrong)[0]) + 1}"
+        )
+    return lower, upper
 
 
 def read_concentrations(catalogue: pd.DataFrame, schema: Schema) -> NDArray[np.float64] | None:

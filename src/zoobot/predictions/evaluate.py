@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from zoobot import schemas
 from zoobot.data import tables
 from zoobot.data.catalog import read_catalog
-from zoobot.errors import PredictionError
+from zoobot.errors import PredictionError, SettingError
 from zoobot.files import replace_atomically
 from zoobot.predictions.catalogue import read_concentrations, read_fractions
 from zoobot.predictions.score_files import write_latex, write_score_table
@@ -65,6 +65,7 @@ def match_votes(predictions: str | Path, catalog: str | Path, schema: Schema | N
     if predicted.empty or "id_str" not in predicted.columns or predicted["id_str"].duplicated().any():
         raise PredictionError(f"{predictions} is no table of predictions: it needs rows, each with its own id_str")
     schema = schema or _guess_schema(predicted, predictions)
+    read_fractions(predicted, schema)  # before the catalog is blamed for what it lacks
     voted = read_catalog(catalog, schema.label_cols, need_files=False).set_index("id_str")
     predicted = predicted.set_index("id_str", drop=False)
     both = predicted[predicted.index.isin(voted.index)]
@@ -133,8 +134,12 @@ def evaluate(
     Raises:
         PredictionError: the tables do not fit each other or the schema.
         CatalogError: a table cannot be read or has faults.
-        SettingError: ``table_loc`` has a suffix that cannot be written.
+        SettingError: ``save_loc`` does not end in .json, ``latex_loc`` not in .tex, or ``table_loc`` has a suffix that
+            cannot be written.
     """
+    for name, given, suffix in (("save_loc", save_loc, ".json"), ("latex_loc", latex_loc, ".tex")):
+        if given is not None and Path(given).suffix.lower() != suffix:  # none of the files it reads can be meant
+            raise SettingError(f"{name}: got {given}, expected a name that ends in {suffix}")
     if table_loc is not None:
         tables.check_table_suffix(table_loc)
     settings = config or ScoreConfig()

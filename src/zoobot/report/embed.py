@@ -39,8 +39,7 @@ def embed_figure(figure: Figure, description: str) -> str:
     view_box = re.search(r'viewBox="([^"]*)"', svg)
     drawing = svg[svg.index("<defs>") :]
     drawing = re.sub(r'<style type="text/css">.*?</style>|<!--.*?-->| id="[A-Za-z0-9.]+_\d{1,4}"', "", drawing)
-    drawing = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), drawing)
-    drawing = re.sub(r"#[0-9a-fA-F]{6}\b", lambda colour: _shade(colour[0]), drawing)
+    drawing = re.sub(r"<[^>]*>", lambda tag: _shorten(tag[0]), drawing)  # and not the words between tags
     drawing = re.sub(r"\s*\n\s*", " ", drawing)
     sizes = (
         f'viewBox="{view_box[1] if view_box else ""}" style="width:{figure.get_figwidth() * _PIXELS_PER_INCH:.0f}px"'
@@ -52,6 +51,11 @@ def embed_image(pixels: NDArray[np.uint8]) -> str:
     """Turn pixels, (height, width, 1 or 3), into a JPEG as a data URI."""
     encoded = base64.b64encode(encode_image(pixels, "jpeg", quality=88)).decode()
     return f"data:image/jpeg;base64,{encoded}"
+
+
+def _shorten(tag: str) -> str:
+    tag = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), tag)
+    return re.sub(r"#[0-9a-fA-F]{6}\b", lambda colour: _shade(colour[0]), tag)
 
 
 def _shade(colour: str) -> str:

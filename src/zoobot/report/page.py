@@ -12,7 +12,7 @@ import pandas as pd
 
 from zoobot import __version__
 from zoobot.data import tables
-from zoobot.errors import PredictionError, SettingError
+from zoobot.errors import ModelError, PredictionError, SettingError
 from zoobot.files import replace_atomically
 from zoobot.predictions.catalogue import CREDIBILITY
 from zoobot.predictions.evaluate import score
@@ -70,10 +70,12 @@ def make_report(
         PredictionError: the tables do not fit each other or the schema.
         CatalogError: a table cannot be read or has faults.
         ModelError: the model folder cannot be read.
-        SettingError: ``galaxies`` is less than 1.
+        SettingError: ``galaxies`` is less than 1, or ``save_loc`` does not end in .html.
     """
     if galaxies < 1:
         raise SettingError(f"galaxies (--galaxies): got {galaxies}, expected at least 1")
+    if Path(save_loc).suffix.lower() not in (".html", ".htm"):  # none of the files it reads can be meant
+        raise SettingError(f"save_loc (--save-loc): got {save_loc}, expected a name that ends in .html")
     run = read_run(predictions, catalog, checkpoint_dir, schema)
     scores = score(run.matched)
     true = None if truth is None else _read_truth(run, truth)
@@ -147,8 +149,12 @@ def _embed_learning_curve(folder: Path) -> str | None:
     path = folder / HISTORY_NAME
     if not path.exists():  # of a model that was fetched and not trained here
         return None
-    history = pd.read_csv(path)
-    return embed_figure(draw_learning_curve(history), f"losses after each of {len(history)} epochs")
+    try:
+        history = pd.read_csv(path)
+        curve = draw_learning_curve(history)
+    except (ValueError, KeyError, TypeError) as error:  # pandas' own are all ValueErrors
+        raise ModelError(f"{path} cannot be drawn ({error}); delete it for a report without it") from error
+    return embed_figure(curve, f"losses after each of {len(history)} epochs")
 
 
 def _question_figures(run: Run, index: int) -> dict[str, Any]:

@@ -64,6 +64,7 @@ _STYLE: Any = {
     "ytick.major.width": 0.6,
     "xtick.labelsize": 7.5,
     "ytick.labelsize": 7.5,
+    "text.parse_math": False,  # a $ in an answer is a $
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
@@ -141,6 +142,8 @@ def _densities(galaxy: GalaxyPosterior, schema: Schema) -> Floats | None:
 
 
 def _draw_ridge(axes: Axes, density: Floats, base: float, strong: bool) -> None:
+    if not 0 < density.max() < np.inf:  # so narrow that it falls between the points
+        return
     density = density / density.max()
     seen = density > 0.004  # the rest would be a line on the base
     across = _POINTS[seen]

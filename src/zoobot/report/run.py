@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zoobot.errors import PredictionError
+from zoobot.errors import ModelError, PredictionError, ZoobotError
 from zoobot.estimators import checkpoint
+from zoobot.estimators.define_model import ModelConfig
 from zoobot.predictions.catalogue import read_concentrations, read_fractions, read_intervals
 from zoobot.predictions.evaluate import Matched, match_votes
 from zoobot.report.galaxies import GalaxyPosterior, share_asked
@@ -59,9 +60,10 @@ class Run:
     @property
     def trained_on(self) -> int | None:
         """How many galaxies the model was trained on, if that is known."""
-        data = self.config["metadata"].get("data", {}) if self.config else {}
-        galaxies = data.get("train", {}).get("galaxies")
-        return None if galaxies is None else int(galaxies)
+        found: Any = self.config["metadata"] if self.config else None
+        for name in ("data", "train", "galaxies"):
+            found = found.get(name) if isinstance(found, Mapping) else None
+        return found if isinstance(found, int) else None
 
     def posterior(self, galaxy: int) -> GalaxyPosterior:
         """What is predicted of one galaxy, by row, with its votes."""
@@ -84,6 +86,8 @@ def read_run(
     config = None if checkpoint_dir is None else checkpoint.load_config(checkpoint_dir)
     if schema is None and config is not None and config["schema"] is not None:
         schema = Schema.from_dict(config["schema"], f"the decision tree of {checkpoint_dir}")
+    if config is not None:
+        _check_config(config, checkpoint_dir)
     matched = match_votes(predictions, catalog, schema)
     if not matched.votes.any():
         raise PredictionError(f"{catalog} has no votes for the galaxies of {predictions}; a report compares the two")
@@ -98,3 +102,13 @@ def read_run(
         asked=share_asked(matched.votes, matched.schema),
         config=config,
     )
+
+
+def _check_config(config: Mapping[str, Any], folder: str | Path | None) -> None:
+    """Raise a ModelError where a model's config lacks what a page says of it."""
+    try:
+        ModelConfig.from_dict(config["model"])
+    except (ZoobotError, TypeError, AttributeError) as error:
+        raise ModelError(f"{folder}/config.json: {error}; report without --checkpoint-dir") from error
+    if not isinstance(config["versions"], Mapping):
+        raise ModelError(f"{folder}/config.json: versions is no table of names; report without --checkpoint-dir")

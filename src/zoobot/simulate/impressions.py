@@ -216,11 +216,12 @@ def check_is_known(schema: Schema) -> None:
     Raises:
         SchemaError: there are questions, or answers, that they do not know.
     """
-    unknown = [question.name for question in schema.questions if _find_points(question) is None]
+    unknown = [question for question in schema.questions if _find_points(question) is None]
     if unknown:
+        named = [f"{question.name} ({', '.join(answer.text for answer in question.answers)})" for question in unknown]
         raise SchemaError(
-            f"simulated volunteers cannot answer {', '.join(unknown)} of decision tree {schema.name}; they know "
-            f"the questions {', '.join(_ANSWERS)}, with Galaxy Zoo's answers; try gz_decals or gz2"
+            f"simulated volunteers cannot answer {'; '.join(named)} of decision tree {schema.name}; they know the "
+            f"questions {', '.join(_ANSWERS)}, with the answers of Galaxy Zoo's trees; try gz_decals or gz2"
         )
 
 

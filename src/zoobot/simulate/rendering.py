@@ -338,7 +338,7 @@ def _draw_field(
 ) -> tuple[Floats, int]:
     """Stars and small galaxies at random places, none within 1.5 half-light radii of the centre, and their number."""
     field = np.zeros((len(BANDS), img_size, img_size), np.float32)
-    fine = math.ceil(2.5 * pixel_scale / min(observation.seeing))  # points along a pixel: none falls between them
+    fine = math.ceil(1.3 * pixel_scale / min(observation.seeing))  # points along a pixel: none falls between them
     points = img_size * fine
     offsets = (np.arange(points, dtype=np.float32) - (points - 1) / 2) * (pixel_scale / fine)
     width = img_size * pixel_scale
@@ -360,8 +360,10 @@ def _draw_field(
             fluxes = _to_flux(magnitude) * _band_ratios(*colours)
             for band, seeing in enumerate(observation.seeing):
                 profile = _moffat(squared, math.hypot(seeing, 2 * extent), observation.moffat_beta)
-                binned = profile.reshape(img_size, fine, img_size, fine).mean(axis=(1, 3))
-                field[band] += float(fluxes[band]) * pixel_scale**2 / area * binned
+                if fine > 1:
+                    binned = cv2.resize(profile, (img_size, img_size), interpolation=cv2.INTER_AREA)
+                    profile = np.asarray(binned, np.float32)
+                field[band] += float(fluxes[band]) * pixel_scale**2 / area * profile
             number += 1
     return field, number
 

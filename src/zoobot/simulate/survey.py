@@ -33,8 +33,8 @@ FILE_FORMATS = ("png", "jpeg", "fits")
 
 _SETTINGS_NAME = "survey.json"
 _PARTS_NAME = "parts"
-_GALAXIES_A_PART = 100
-_SHEET_GALAXIES = 60
+_PIXELS_A_PART = 1_000_000  # a second or two of work, done again where it is interrupted
+_SHEET_GALAXIES, _SHEET_PIXELS = 60, 256
 _FIELD = {"elliptical": 9.0, "merger": 9.5}  # width of the image in half-light radii
 _USUAL_FIELD = 7.0
 _SKY = ((150.0, 210.0), (0.0, 30.0))  # ra and dec, degrees
@@ -74,7 +74,7 @@ class SurveyConfig:
 
     def __post_init__(self) -> None:
         """Check it."""
-        limits = {"galaxies": (1, 10**9), "img_size": (8, 4096), "votes": (1, 10**6), "seed": (0, 2**63)}
+        limits = {"galaxies": (1, 10**9), "img_size": (8, 4096), "votes": (1, 10**6), "seed": (0, 2**63 - 1)}
         for name, (least, most) in limits.items():
             if not least <= getattr(self, name) <= most:
                 raise SettingError(f"{name}: got {getattr(self, name)}, expected {least} to {most}")
@@ -85,6 +85,11 @@ class SurveyConfig:
                 f"volunteers: got {self.volunteers}, expected at least {self.votes}, the votes for each galaxy, "
                 "since nobody looks at one twice"
             )
+
+    @property
+    def part(self) -> int:
+        """How many galaxies are made at a time."""
+        return min(max(_PIXELS_A_PART // self.img_size**2, 1), 100)
 
     @property
     def crowd(self) -> int:
@@ -131,8 +136,8 @@ def simulate_survey(
         shutil.rmtree(save_dir / _PARTS_NAME, ignore_errors=True)  # of a run killed at the last moment
         return catalog_path
     parts = [
-        _Part(save_dir, first, min(first + _GALAXIES_A_PART, config.galaxies), schema, config)
-        for first in range(0, config.galaxies, _GALAXIES_A_PART)
+        _Part(save_dir, first, min(first + config.part, config.galaxies), schema, config)
+        for first in range(0, config.galaxies, config.part)
     ]
     undone = [part for part in parts if not part.tables.exists()]
     done = config.galaxies - sum(len(part) for part in undone)
@@ -151,14 +156,14 @@ def _begin(save_dir: Path, settings: dict[str, Any]) -> bool:
     if path.exists():
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            complete = found.pop("complete")
+            complete, other = found.pop("complete"), dict(found["config"])
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise SettingError(f"{path} cannot be read; delete the folder, or choose another") from error
         if found != settings:
             changed = [
                 name
                 for name in settings["config"]
-                if found.get("config", {}).get(name) != settings["config"][name]  # what a user can have changed
+                if other.get(name) != settings["config"][name]  # what a user can have changed
             ] or [name for name in settings if found.get(name) != settings[name]]
             raise SettingError(
                 f"{save_dir} holds a survey made with another {' and '.join(changed)}; delete it, or choose "
@@ -215,7 +220,7 @@ def _make_part(part: _Part) -> None:
     rows = []
     (part.save_dir / "images").mkdir(exist_ok=True)
     for number in range(part.first, part.after):
-        id_str = f"SIM-{number:07d}"
+        id_str = f"SIM{config.seed}-{number:07d}"  # surveys of different seeds can be joined
         file_loc = f"images/{id_str}.{config.file_format}"
         galaxy = draw_galaxy(_generator(config, "galaxy", number))
         pixel_scale = galaxy.effective_radius * _FIELD.get(galaxy.type, _USUAL_FIELD) / config.img_size
@@ -370,15 +375,28 @@ def _draw_sheet(table: pd.DataFrame, save_dir: Path, config: SurveyConfig) -> No
     """Some galaxies of every kind, the kinds in turn taking a place until the sheet is full."""
     names = [parameter.name for parameter in fields(Galaxy)]
     head = table.iloc[: 20 * _SHEET_GALAXIES]
-    galaxies = [Galaxy(**dict(zip(names, row, strict=True))) for row in head[names].itertuples(index=False)]
-    kinds = pd.Series([galaxy.kind for galaxy in galaxies])
+    kinds = pd.Series(
+        [Galaxy(**dict(zip(names, row, strict=True))).kind for row in head[names].itertuples(index=False)]
+    )
     turns = kinds.groupby(kinds).cumcount()
     first = turns.sort_values(kind="stable").index[:_SHEET_GALAXIES]
     chosen = sorted(first, key=lambda place: (KINDS.index(kinds[place]), place))
-    pictures = []
-    for place in chosen:
-        scale = float(head["pixel_scale"].iloc[place])
-        pictures.append(to_rgb(observe(galaxies[place], config.img_size, scale, config.observation)[0], scale))
+    pictures = [
+        _read_picture(save_dir / head["file_loc"].iloc[place], float(head["pixel_scale"].iloc[place]))
+        for place in chosen
+    ]
     with replace_atomically(save_dir / "contact_sheet.jpg") as path:
         figure = draw_contact_sheet(pictures, [kinds[place] for place in chosen])
         figure.savefig(path, dpi=150)
+
+
+def _read_picture(path: Path, pixel_scale: float) -> NDArray[np.uint8]:
+    """One of the survey's images in colour, no larger than the sheet shows it."""
+    if path.suffix == ".fits":
+        from astropy.io import fits
+
+        pixels = to_rgb(np.asarray(fits.getdata(path), np.float32), pixel_scale)
+    else:
+        pixels = images.read_image(path, size=None, channels=3)
+    size = min(len(pixels), _SHEET_PIXELS)
+    return np.asarray(cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
