@@ -59,7 +59,7 @@ def test_from_shards_only_galaxies_that_are_not_the_models_own(folder, shard_dir
     found = calibrate(folder, shard_dir=shard_dir)
     assert found.all_before.galaxies == 11
     assert load_calibration(folder).scales == (1.0, 1.0)  # of too few galaxies nothing is learnt
-    with pytest.raises(SettingError, match="was trained on these 29"):
+    with pytest.raises(SettingError, match="trained on just these 29"):
         calibrate(folder, shard_dir=shard_dir, split="train")
     with pytest.raises(SettingError, match="needs votes"):
         calibrate(folder, shard_dir=shard_dir, split="unlabelled")

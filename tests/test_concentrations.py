@@ -53,3 +53,23 @@ def test_an_error_in_a_thread_is_raised(monkeypatch):
 def test_groups_that_cannot_be(groups):
     with pytest.raises(SettingError, match="question_index_groups"):
         concentrations.check_question_index_groups(groups)
+
+
+def test_draws_of_tiny_concentrations_are_of_one_answer_or_another():
+    drawn = concentrations.draw_fractions(np.full((4000, 2), 1e-3), np.random.default_rng(0))
+    np.testing.assert_allclose(drawn.sum(axis=1), 1)
+    assert (drawn.max(axis=1) > 0.99).mean() > 0.98
+    assert drawn[:, 0].mean() == pytest.approx(0.5, abs=4.5 * 0.5 / np.sqrt(4000))
+
+
+def test_draws_have_the_mean_and_variance_of_a_dirichlet():
+    alpha = np.array([0.3, 2.0, 5.0])
+    drawn = concentrations.draw_fractions(np.tile(alpha, (40_000, 1)), np.random.default_rng(1))
+    mean = alpha / alpha.sum()
+    np.testing.assert_allclose(drawn.mean(axis=0), mean, atol=0.004)
+    np.testing.assert_allclose(drawn.var(axis=0), mean * (1 - mean) / (alpha.sum() + 1), rtol=0.05)
+
+
+def test_concentrations_too_large_for_logarithms_are_refused():
+    with pytest.raises(SettingError, match="at most 1e9"):
+        concentrations.check_concentrations([[1e12, 1.0]], [(0, 1)])

@@ -1,5 +1,7 @@
 """Several models, and several views of each image, are one mixture; and the table that is easy on the eye."""
 
+import shutil
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -11,10 +13,12 @@ from zoobot import schemas
 from zoobot.data import tables
 from zoobot.errors import PredictionError, SettingError
 from zoobot.estimators import checkpoint, define_model
+from zoobot.predictions.calibration_file import save_calibration
 from zoobot.predictions.catalogue import make_catalogue, make_friendly
 from zoobot.predictions.predict_on_images import PredictConfig, predict, predict_dataset
 from zoobot.schemas import Schema
 from zoobot.stats import dirichlet
+from zoobot.stats.recalibration import Recalibration
 
 ANSWERS = 5
 
@@ -118,6 +122,27 @@ def test_fits_tables_count_every_sample(catalog, folders, tmp_path):
         predict(checkpoint_dir=folders, catalog=catalog, save_loc=tmp_path / "p.fits", tta="dihedral", n_samples=10)
 
 
+def test_recalibration_is_for_one_model_and_the_samples_it_was_fitted_with(catalog, model_dir, folders, tmp_path):
+    calibrated = tmp_path / "m"
+    shutil.copytree(model_dir, calibrated)
+    recalibration = Recalibration(((0, 1), (2, 4)), (0.5, 0.5), (1.0, 1.0), (0.0, 0.0))
+    save_calibration(calibrated, recalibration, {"n_samples": 5, "tta": "none"})
+    predict(checkpoint_dir=calibrated, catalog=catalog, save_loc=tmp_path / "p.parquet", keep_raw=True)
+    table = pd.read_parquet(tmp_path / "p.parquet")
+    for sample in range(5):
+        raw = table[f"shape_round_raw_concentration_{sample}"]
+        assert (abs(table[f"shape_round_concentration_{sample}"] / raw - 0.5) < 1e-4).all()
+    for other in ({"n_samples": 1}, {"tta": "dihedral"}):
+        with pytest.raises(SettingError, match="zoobot calibrate"):
+            predict(checkpoint_dir=calibrated, catalog=catalog, save_loc=tmp_path / "q.parquet", **other)
+    mixed = {"checkpoint_dir": [calibrated, folders[0]], "catalog": catalog, "save_loc": tmp_path / "q.parquet"}
+    with pytest.raises(SettingError, match="--no-recalibrate"):
+        predict(**mixed)
+    predict(**mixed, recalibrate=False)
+    with pytest.raises(SettingError, match="another table"):
+        PredictConfig(checkpoint_dir="m", save_loc="p.csv", catalog="c.csv", friendly_loc="p.failed.csv")
+
+
 # the friendly table
 
 
@@ -151,5 +176,5 @@ def test_the_friendly_table_is_written_beside(catalog, model_dir, tmp_path):
         assert set(table["shape"]) <= {"round", "flat"}
     with pytest.raises(PredictionError, match="friendly"):
         predict(checkpoint_dir=model_dir, catalog=catalog, save_loc=tmp_path / "q.parquet", friendly_loc=friendly)
-    with pytest.raises(SettingError, match="two tables"):
+    with pytest.raises(SettingError, match="another table"):
         predict(checkpoint_dir=model_dir, catalog=catalog, save_loc=tmp_path / "q.csv", friendly_loc=tmp_path / "q.csv")

@@ -44,7 +44,7 @@ def _summarise(files: "DemoFiles", schema: str) -> None:
 
     scores = json.loads(files.metrics.read_text(encoding="utf-8"))["all_questions"]
     made = Table(box=None, show_header=False, title="What was made", title_justify="left", title_style="bold")
-    made.add_row(str(files.survey), "images, catalog.csv (votes), clicks.csv, truth.parquet, contact_sheet.jpg")
+    made.add_row(str(files.survey), "images, votes, clicks, volunteers, truth, contact_sheet.jpg")
     made.add_row(str(files.shards), "the same images and votes, fast to train on")
     made.add_row(str(files.model), "the model, and its history")
     made.add_row(str(files.predictions), f"posteriors of {scores['galaxies']} galaxies it was not trained on")

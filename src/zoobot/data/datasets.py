@@ -1,5 +1,6 @@
 """Batches of galaxies, and the dataset that reads them straight from image files."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from zoobot.data import images
 from zoobot.errors import CatalogError, ImageError, SettingError, ZoobotError
 
-__all__ = ["Batch", "GalaxyDataset", "ImageDataset", "make_loader"]
+__all__ = ["Batch", "GalaxyDataset", "ImageDataset", "describe_dataset", "make_loader"]
 
 
 class Batch(NamedTuple):
@@ -178,3 +179,10 @@ class _Loader(DataLoader[Batch]):
 
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+def describe_dataset(dataset: GalaxyDataset) -> dict[str, Any]:
+    """How many galaxies, and a fingerprint of their names and votes."""
+    digest = hashlib.sha256("\n".join([*dataset.label_cols, "", *dataset.id_str]).encode())
+    digest.update(np.ascontiguousarray(dataset.votes).tobytes())
+    return {"galaxies": len(dataset), "sha256": digest.hexdigest()}

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from zoobot.data import shards
 from zoobot.data.catalog import read_catalog
-from zoobot.data.datasets import GalaxyDataset, ImageDataset
+from zoobot.data.datasets import GalaxyDataset, ImageDataset, describe_dataset
 from zoobot.errors import PredictionError, SettingError
 from zoobot.estimators.checkpoint import load_config, load_model
 from zoobot.estimators.define_model import Model
@@ -78,7 +78,8 @@ def calibrate(
         device: ``cpu``, ``cuda``, ``mps``; the best there is when left out.
 
     Raises:
-        SettingError: a setting is wrong, or the galaxies are those that the model was trained on.
+        SettingError: a setting is wrong, or the galaxies are just those that the model was trained on (that some of
+            them are is not noticed).
         ModelError: the model folder cannot be used.
         PredictionError: no galaxy has both votes and an image that can be read.
         CatalogError, ShardError: the galaxies cannot be read.
@@ -93,9 +94,10 @@ def calibrate(
     schema = model.schema
     if shard_dir is not None:
         dataset = _open_shards(Path(shard_dir), split, model, schema)
-        _refuse_training_galaxies(checkpoint_dir, split, len(dataset))
     else:
         dataset = _open_catalog(str(catalog), image_root, model, schema)
+    data = describe_dataset(dataset)
+    _refuse_training_galaxies(checkpoint_dir, data)
     concentrations, _ = predict_dataset(
         model, dataset, n_samples=n_samples, tta=tta, batch_size=batch_size, workers=workers, device=device
     )
@@ -103,7 +105,7 @@ def calibrate(
     usable = np.isfinite(concentrations).all(axis=(1, 2)) & votes.any(axis=1)
     if not usable.any():
         raise PredictionError(f"not one of {len(votes)} galaxies has votes and an image that can be read")
-    settings = {"n_samples": n_samples, "tta": tta}
+    settings = {"n_samples": n_samples, "tta": tta, "data": data}
     return _fit_and_write(checkpoint_dir, votes[usable], concentrations[usable], schema, settings)
 
 
@@ -146,12 +148,12 @@ def _open_catalog(catalog: str, image_root: str | Path | None, model: Model, sch
     )
 
 
-def _refuse_training_galaxies(folder: str | Path, split: str, galaxies: int) -> None:
-    trained_on = load_config(folder)["metadata"].get("data", {}).get("train", {}).get("galaxies")
-    if split == "train" and trained_on == galaxies:
+def _refuse_training_galaxies(folder: str | Path, data: dict[str, Any]) -> None:
+    trained_on = load_config(folder)["metadata"].get("data", {}).get("train", {}).get("sha256")
+    if trained_on == data["sha256"]:
         raise SettingError(
-            f"split (--split) is train, and the model was trained on these {galaxies} galaxies; of others, such as "
-            "those of test, it learns how sure it may be"
+            f"the model was trained on just these {data['galaxies']} galaxies; of others, such as those of test, it "
+            "learns how sure it may be"
         )
 
 

@@ -40,10 +40,18 @@ def save_calibration(checkpoint_dir: str | Path, recalibration: Recalibration, f
     return path
 
 
-def load_calibration(checkpoint_dir: str | Path) -> Recalibration | None:
+def load_calibration(
+    checkpoint_dir: str | Path, *, n_samples: int | None = None, tta: str | None = None
+) -> Recalibration | None:
     """Read the recalibration of a model folder; None where it has none.
 
+    Args:
+        checkpoint_dir: the model folder.
+        n_samples: how many draws it will be used for, to be checked: a mixture of more samples is wider.
+        tta: for which views, likewise.
+
     Raises:
+        SettingError: it was fitted with another ``n_samples`` or ``tta``.
         ModelError: it is not one, belongs to other weights (the model was trained again) or to other questions; or the
             model folder cannot be read.
     """
@@ -69,4 +77,10 @@ def load_calibration(checkpoint_dir: str | Path) -> Recalibration | None:
     answers = recalibration.question_index_groups[-1][1] + 1
     if answers != config["model"]["output_dim"]:
         raise ModelError(f"{path}: is for {answers} answers, the model has {config['model']['output_dim']}; {_FIX}")
+    for name, wanted in (("n_samples", n_samples), ("tta", tta)):
+        if wanted is not None and content.get(name, wanted) != wanted:
+            raise SettingError(
+                f"{name} is {wanted}, but {path} was fitted with {content[name]}; predict with that, or run "
+                f"`zoobot calibrate` again with {name} {wanted}, or predict with --no-recalibrate"
+            )
     return recalibration

@@ -54,7 +54,8 @@ class PredictConfig:
         n_samples: draws of dropout, each a sample of the posterior; 1 switches dropout off.
         tta: views of each image, each encoded and counted as samples of its own (test-time augmentation): ``none``,
             or ``dihedral``, the 8 that quarter turns and mirrors give.
-        recalibrate: apply the recalibration of a model folder that :func:`zoobot.predictions.calibrate.calibrate` made.
+        recalibrate: apply the recalibration of a model folder that :func:`zoobot.predictions.calibrate.calibrate` made,
+            which must have been fitted with the same ``n_samples`` and ``tta``; of a mixture of models there is none.
         batch_size: galaxies at a time.
         workers: processes that decode images; chosen by the machine when left out.
         device: ``cpu``, ``cuda``, ``mps``; the best there is when left out.
@@ -117,8 +118,11 @@ class PredictConfig:
         tables.check_table_suffix(self.save_loc)
         if self.friendly_loc is not None:
             tables.check_table_suffix(self.friendly_loc)
-            if Path(self.friendly_loc).resolve() == Path(self.save_loc).resolve():
-                raise SettingError(f"friendly_loc and save_loc are both {self.save_loc}; they are two tables")
+            others = [Path(self.save_loc).resolve(), failed_path(self.save_loc).resolve()]
+            if Path(self.friendly_loc).resolve() in others:
+                raise SettingError(
+                    f"friendly_loc is {self.friendly_loc}, where another table goes; choose another name"
+                )
 
     @property
     def checkpoint_dirs(self) -> list[Path]:
@@ -169,11 +173,12 @@ def predict(config: PredictConfig | None = None, **settings: Any) -> Predicted:
     device = _choose_device(config.device)
     models = [load_model(folder) for folder in config.checkpoint_dirs]
     schema = _check_against_models(config, models)
-    recalibrations = [load_calibration(folder) if config.recalibrate else None for folder in config.checkpoint_dirs]
+    recalibration = _load_recalibration(config)
     raw = np.empty((0, 0, 0), np.float32)
+    faults: list[str] = []
     for alike in _group_alike(models):  # models that take the same images share one pass over them
         dataset = _open_source(config, models[alike[0]])
-        found, faults = predict_dataset(
+        found, new_faults = predict_dataset(
             [models[number] for number in alike],
             dataset,
             n_samples=config.n_samples,
@@ -182,12 +187,14 @@ def predict(config: PredictConfig | None = None, **settings: Any) -> Predicted:
             workers=_choose_workers(config, device, len(dataset)),
             device=device,
         )
+        # an image may have gone between two passes
+        faults = [old or new for old, new in zip(faults, new_faults, strict=True)] if faults else new_faults
         if not raw.size:
             raw = np.empty((len(dataset), config.samples, len(schema.label_cols)), np.float32)
         raw.reshape(len(dataset), len(models), -1, raw.shape[-1])[:, alike] = found.reshape(
             len(dataset), len(alike), -1, raw.shape[-1]
         )
-    return _write(config, dataset, raw, _recalibrate(raw, recalibrations), faults, schema)
+    return _write(config, dataset, raw, _recalibrate(raw, recalibration), faults, schema)
 
 
 def predict_dataset(
@@ -246,17 +253,26 @@ def _group_alike(models: Sequence[Model]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _recalibrate(raw: NDArray[np.float32], recalibrations: Sequence[Recalibration | None]) -> NDArray[np.float32]:
-    """Each model's samples with its own recalibration; those of images that could not be read stay NaN."""
-    if not any(recalibrations):
+def _load_recalibration(config: PredictConfig) -> Recalibration | None:
+    if not config.recalibrate:
+        return None
+    settings = {"n_samples": config.n_samples, "tta": config.tta}
+    found = [load_calibration(folder, **settings) for folder in config.checkpoint_dirs]  # type: ignore[arg-type]
+    if len(found) > 1 and any(found):
+        raise SettingError(
+            "a model's recalibration is for its own posterior; a mixture of models is wider, and mixing recalibrated "
+            "ones would be too wide; predict with --no-recalibrate"
+        )
+    return found[0]
+
+
+def _recalibrate(raw: NDArray[np.float32], recalibration: Recalibration | None) -> NDArray[np.float32]:
+    """Recalibrate concentrations; those of images that could not be read stay NaN."""
+    if recalibration is None:
         return raw
     recalibrated = raw.copy()
     readable = ~np.isnan(raw).any(axis=(1, 2))
-    each = raw.shape[1] // len(recalibrations)
-    for number, recalibration in enumerate(recalibrations):
-        if recalibration is not None:
-            part = slice(number * each, (number + 1) * each)
-            recalibrated[readable, part] = recalibration.apply(raw[readable, part])
+    recalibrated[readable] = recalibration.apply(raw[readable])
     return recalibrated
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "check_question_index_groups",
     "check_totals",
     "check_votes",
+    "draw_fractions",
     "for_each_chunk",
     "spread_over_answers",
     "sum_questions",
@@ -64,7 +65,8 @@ def check_concentrations(
     """Check concentrations against the groups; return them as (galaxies, samples, answers) float64, and the groups.
 
     Raises:
-        SettingError: shapes do not fit, or a concentration is not finite and positive.
+        SettingError: shapes do not fit, or a concentration is not above 0 and at most 1e9 (beyond, logarithms of
+            probabilities would lose more than five digits).
 
     >>> check_concentrations([[1.0, 3.0]], [(0, 1)])[0].shape
     (1, 1, 2)
@@ -77,9 +79,24 @@ def check_concentrations(
             f"concentrations: got shape {alpha.shape}, expected (galaxies, samples, {answers}) or "
             f"(galaxies, {answers}) to fit the question_index_groups."
         )
-    if not (np.isfinite(alpha) & (alpha > 0)).all():
-        raise SettingError("concentrations: got a value that is not finite and positive, expected numbers above 0.")
+    if not ((alpha > 0) & (alpha <= 1e9)).all():  # NaN is neither
+        raise SettingError("concentrations: got a value that is not above 0 and at most 1e9, expected such numbers.")
     return (alpha[:, None, :] if alpha.ndim == 2 else alpha), groups
+
+
+def draw_fractions(alpha: Floats, generator: np.random.Generator) -> Floats:
+    """Draw from Dirichlet distributions of one question, (..., answers): of each row, one draw.
+
+    Gammas in logarithms, ``ln g(α) = ln g(α + 1) + ln(u) / α`` (Marsaglia and Tsang 2000, ACM Trans. Math. Softw. 26,
+    363), since those of tiny
+    concentrations are too small for float64, all of them at once.
+
+    >>> draw_fractions(np.full((3, 2), 1e-4), np.random.default_rng(0)).sum(axis=1)
+    array([1., 1., 1.])
+    """
+    logarithms = np.log(generator.standard_gamma(alpha + 1)) + np.log(1 - generator.random(alpha.shape)) / alpha
+    shares = np.exp(logarithms - logarithms.max(axis=-1, keepdims=True))
+    return np.asarray(shares / shares.sum(axis=-1, keepdims=True))
 
 
 def check_votes(votes: ArrayLike, shape: tuple[int, int], *, whole: bool = False) -> Floats:

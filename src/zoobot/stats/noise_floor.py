@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from zoobot.errors import SettingError
-from zoobot.stats.concentrations import Floats, check_votes, for_each_chunk
+from zoobot.stats.concentrations import Floats, check_votes, draw_fractions, for_each_chunk
 
 __all__ = ["draw_true_fractions", "multinomial_loss"]
 
@@ -64,8 +64,7 @@ def draw_true_fractions(votes: ArrayLike, draws: int, generator: np.random.Gener
         fractions = np.full(counts.shape, 1 / counts.shape[1])
         for rows, alpha, cumulative in fitted:
             chosen = (cumulative < generator.random((len(rows), 1))).sum(axis=1).clip(max=len(alpha) - 1)
-            gammas = generator.standard_gamma(alpha[chosen] + counts[rows]) + np.finfo(float).tiny
-            fractions[rows] = gammas / gammas.sum(axis=1, keepdims=True)
+            fractions[rows] = draw_fractions(alpha[chosen] + counts[rows], generator)
         yield fractions
 
 

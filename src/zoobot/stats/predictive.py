@@ -19,6 +19,7 @@ from zoobot.stats.concentrations import (
     check_credibility,
     check_totals,
     check_votes,
+    draw_fractions,
     for_each_chunk,
     spread_over_answers,
     sum_questions,
@@ -343,8 +344,8 @@ def _log_mean(logarithms: Floats) -> Floats:
 def _tail_probability(votes: NDArray[np.int64], alpha: Floats, draws: int, generator: np.random.Generator) -> float:
     """Probability of votes (answers,) no more probable than these, for one galaxy and question."""
     total = int(votes.sum())
-    gammas = generator.standard_gamma(alpha[generator.integers(len(alpha), size=draws)]) + np.finfo(float).tiny
-    drawn = generator.multinomial(total, gammas / gammas.sum(axis=1, keepdims=True))
+    fractions = draw_fractions(alpha[generator.integers(len(alpha), size=draws)], generator)
+    drawn = generator.multinomial(total, fractions)
     every = np.concatenate([votes[None], drawn])
     # lnΓ(k + α) − lnΓ(α) − lnΓ(k + 1) of every number of votes that there can be: looking up is faster than lnΓ
     numbers = np.arange(total + 1)

@@ -22,6 +22,7 @@ __all__ = ["ALL_QUESTIONS", "ScoreConfig", "ScoreRow", "tabulate_scores"]
 ALL_QUESTIONS = "all_questions"
 
 _Columns: TypeAlias = dict[str, Floats]
+_LEAST_DEFINED = 0.95  # share of resamples in which a figure must be defined to have an error bar
 _SOURCES = ("value", "baseline", "floor")
 # measures over all galaxies with votes: the sum they are made of, and what it is divided by
 _RATIOS = {
@@ -344,7 +345,8 @@ def _row(names: tuple[str, str, str, str], galaxies: float, figures: dict[str, F
     resampled = figures["value"][1:]
     resampled = resampled[np.isfinite(resampled)]
     edges = [(1 - credibility) / 2, (1 + credibility) / 2]
-    lower, upper = np.quantile(resampled, edges) if len(resampled) > 1 else (np.nan, np.nan)
+    enough = galaxies > 1 and len(resampled) >= _LEAST_DEFINED * len(figures["value"][1:])
+    lower, upper = np.quantile(resampled, edges) if enough and len(resampled) > 1 else (np.nan, np.nan)
     value, baseline, floor = (figures[source][0] for source in _SOURCES)
     numbers = (float(number) if np.isfinite(number) else None for number in (value, lower, upper, baseline, floor))
     return ScoreRow(*names, round(galaxies), *numbers)

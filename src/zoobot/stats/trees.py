@@ -19,6 +19,7 @@ from zoobot.stats.concentrations import (
     Groups,
     check_concentrations,
     check_credibility,
+    draw_fractions,
     for_each_chunk,
     spread_over_answers,
     sum_questions,
@@ -169,8 +170,9 @@ def _estimate(
 def _draw_fractions(alpha: Floats, groups: Groups, draws: int, generator: np.random.Generator) -> Floats:
     """Fractions of one galaxy from its mixture, (draws or a few more, answers); of each sample the same number."""
     each = -(-draws // len(alpha))
-    gammas = generator.standard_gamma(np.repeat(alpha, each, axis=0)) + np.finfo(float).tiny
-    return gammas / spread_over_answers(sum_questions(gammas, groups), groups)
+    repeated = np.repeat(alpha, each, axis=0)
+    questions = [draw_fractions(repeated[:, first : last + 1], generator) for first, last in groups]
+    return np.concatenate(questions, axis=1)
 
 
 def _moments(alpha: Floats, groups: Groups, order: _Order) -> tuple[Floats, Floats]:

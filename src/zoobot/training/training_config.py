@@ -1,7 +1,6 @@
 """Training a model on shards: the settings, and the run itself, on Lightning."""
 
 import contextlib
-import hashlib
 import json
 import logging
 import math
@@ -19,7 +18,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
-from zoobot.data.datasets import GalaxyDataset
+from zoobot.data.datasets import GalaxyDataset, describe_dataset
 from zoobot.errors import SettingError, TrainingError
 from zoobot.estimators.checkpoint import CALIBRATION_NAME, load_config, load_model, update_metadata
 from zoobot.estimators.define_model import Model
@@ -147,7 +146,7 @@ def train_estimator(
     settings = {name: value for name, value in asdict(config).items() if name not in ("resume", "overwrite", "log_dir")}
     metadata = {
         "training": settings,
-        "data": {"train": _describe_data(train_dataset), "test": _describe_data(test_dataset)},
+        "data": {"train": describe_dataset(train_dataset), "test": describe_dataset(test_dataset)},
     }
     keeper = KeepBest(folder, config.patience, model.schema.question_names if model.schema else [], metadata)
     stopper = StopOnInterrupt()
@@ -219,13 +218,6 @@ def _default_loss(model: Model) -> MultiquestionLossFunction:
             "or make the model with get_model(schema=...)"
         )
     return losses.get_multiquestion_loss(model.schema.question_index_groups)
-
-
-def _describe_data(dataset: GalaxyDataset) -> dict[str, Any]:
-    """How many galaxies, and a fingerprint of their names and votes."""
-    digest = hashlib.sha256("\n".join([*dataset.label_cols, "", *dataset.id_str]).encode())
-    digest.update(np.ascontiguousarray(dataset.votes).tobytes())
-    return {"galaxies": len(dataset), "sha256": digest.hexdigest()}
 
 
 def _check_run(folder: Path, model: Model, metadata: dict[str, Any]) -> bool:
