@@ -13,14 +13,15 @@ from zoobot.errors import SettingError, ShardError
 from zoobot.processes import count_cores, map_in_processes
 
 SCRIPT = """
-import sys, time
+import os, signal, time
 from zoobot.processes import map_in_processes
 
 def work(item):
-    print("at work", flush=True)
+    os.write(1, b"at work\\n")  # in one piece: print writes the end of the line apart
     time.sleep(60)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     list(map_in_processes(work, [1, 2], workers=2))
 """
 
@@ -77,6 +78,19 @@ def test_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
     # its processes write to the same pipe, which closes when the last of them has ended
     rest, _ = parent.communicate(timeout=5)
     assert rest == ""
+
+
+@pytest.mark.slow
+def test_ctrl_c_does_not_wait_for_what_is_half_done(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    assert [parent.stdout.readline() for _ in range(2)] == ["at work\n"] * 2
+    parent.send_signal(signal.SIGINT)
+    rest, errors = parent.communicate(timeout=30)  # the work takes 60 seconds
+    assert rest == ""
+    assert errors.rstrip().endswith("KeyboardInterrupt")
 
 
 def test_without_workers_there_is_nothing_to_map_with():
