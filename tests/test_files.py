@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from zoobot.errors import SettingError
-from zoobot.files import delete_leftovers, replace_atomically
+from zoobot.files import claim_folder, delete_leftovers, replace_atomically
 
 
 def test_a_file_appears_whole_in_a_folder_made_for_it(tmp_path: Path) -> None:
@@ -82,3 +82,22 @@ def test_a_device_or_a_folder_is_never_replaced(tmp_path):
         with pytest.raises(SettingError, match="name a file to write"), replace_atomically(path):
             pass
     assert not Path(os.devnull).is_file()
+
+
+def test_a_claimed_folder_goes_on_with_the_same_settings_and_refuses_others(tmp_path: Path) -> None:
+    folder = tmp_path / "f"
+    claim_folder(folder, "it.json", {"seed": 1, "size": (2, 3)})
+    claim_folder(folder, "it.json", {"seed": 1, "size": (2, 3)})
+    with pytest.raises(SettingError, match="another seed"):
+        claim_folder(folder, "it.json", {"seed": 2, "size": (2, 3)})
+
+
+def test_a_folder_of_somebody_elses_is_refused_untouched(tmp_path: Path) -> None:
+    (tmp_path / "inside").mkdir()
+    left = tmp_path / "inside" / ".tmp-99999999-votes.csv"
+    left.write_text("theirs")
+    with pytest.raises(SettingError, match="something else"):
+        claim_folder(tmp_path, "it.json", {})
+    assert left.exists()
+    with pytest.raises(SettingError, match="something else"):
+        claim_folder(left, "it.json", {})

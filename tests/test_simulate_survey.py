@@ -367,9 +367,9 @@ def test_a_survey_killed_at_its_first_or_last_moment_is_mended(small, tmp_path):
     assert not (folder / "parts").exists()
     (folder / "catalog.csv").unlink()
     assert simulate_survey(folder, SCHEMA, config).exists()
-    for content in ("[]", '{"complete": true, "config": []}', "half"):
+    for content, words in (("[1]", "cannot be read"), ("half", "cannot be read"), ("{}", "another zoobot")):
         (folder / "survey.json").write_text(content)
-        with pytest.raises(SettingError, match=r"cannot be read|another"):
+        with pytest.raises(SettingError, match=words):
             simulate_survey(folder, SCHEMA, config)
 
 

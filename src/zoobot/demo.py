@@ -1,6 +1,5 @@
 """The whole journey in a few minutes, on a simulated survey: from galaxies and votes to a report."""
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ from zoobot.data.manifest import MANIFEST_NAME, Manifest
 from zoobot.data.shard_writing import ShardConfig
 from zoobot.errors import SettingError
 from zoobot.estimators import define_model
-from zoobot.files import delete_leftovers, replace_atomically
+from zoobot.files import claim_folder
 from zoobot.predictions import evaluate as evaluating
 from zoobot.predictions import predict_on_images
 from zoobot.report.page import make_report
@@ -122,7 +121,8 @@ def run_demo(save_dir: str | Path = "demo", config: DemoConfig | None = None) ->
     files = DemoFiles(Path(save_dir))
     schema = schemas.load(config.schema)
     check_is_known(schema)
-    _begin(files, config)
+    settings = {name: value for name, value in asdict(config).items() if name != "train_minutes"}  # which may grow
+    claim_folder(files.folder, "demo.json", settings)
     console = Console(stderr=True)
     steps: dict[str, Callable[[], object]] = {
         f"Simulate {config.galaxies} galaxies, and volunteers who look at them": lambda: simulate_survey(
@@ -144,29 +144,6 @@ def run_demo(save_dir: str | Path = "demo", config: DemoConfig | None = None) ->
         console.print(Rule(f"{number} of {len(steps)}: {what}", align="left"))
         step()
     return files
-
-
-def _begin(files: DemoFiles, config: DemoConfig) -> None:
-    """Make the folder, or see that it is of the same demonstration; how long it trains may change."""
-    marker = files.folder / "demo.json"
-    settings = {name: value for name, value in asdict(config).items() if name != "train_minutes"}
-    if marker.exists():
-        try:
-            found = dict(json.loads(marker.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise SettingError(f"{marker} cannot be read; delete {files.folder}, or choose another folder") from error
-        changed = [name for name, value in settings.items() if found.get(name) != value]
-        if changed:
-            raise SettingError(
-                f"{files.folder} holds a demonstration with another {' and '.join(changed)}; delete it, or choose "
-                "another folder"
-            )
-        return
-    delete_leftovers(files.folder)
-    if files.folder.exists() and (not files.folder.is_dir() or any(files.folder.iterdir())):
-        raise SettingError(f"{files.folder} holds something else than a demonstration; choose a new folder")
-    with replace_atomically(marker) as path:
-        path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def _write_shards(files: DemoFiles, schema: Schema, config: DemoConfig) -> None:

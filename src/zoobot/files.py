@@ -1,14 +1,16 @@
 """Writing files so that a reader never sees half of one."""
 
 import contextlib
+import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from zoobot.errors import SettingError
 
-__all__ = ["delete_leftovers", "replace_atomically"]
+__all__ = ["claim_folder", "delete_leftovers", "replace_atomically"]
 
 
 @contextlib.contextmanager
@@ -40,6 +42,39 @@ def replace_atomically(path: str | Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def claim_folder(folder: str | Path, marker: str, settings: Mapping[str, Any]) -> None:
+    """Take a new folder for the work that settings describe, or see that it was taken for the same, and go on.
+
+    Args:
+        folder: made if need be.
+        marker: name of the JSON file in it that holds the settings.
+        settings: ready for JSON, by the names that their user knows.
+
+    Raises:
+        SettingError: the folder holds something else, or the same with other settings, which are named.
+    """
+    folder, path = Path(folder), Path(folder) / marker
+    if path.exists():
+        try:
+            found = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise SettingError(f"{path} cannot be read; delete {folder}, or choose another folder") from error
+        wanted = json.loads(json.dumps(settings))  # lists for tuples, as they were written
+        changed = [name for name in wanted if found.get(name) != wanted[name]]
+        if changed:
+            raise SettingError(
+                f"{folder} was made with another {' and '.join(changed)}; delete it, or choose another folder"
+            )
+        delete_leftovers(folder)
+        return
+    others = [other for other in folder.iterdir() if not other.name.startswith(".tmp-")] if folder.is_dir() else []
+    if others or (folder.exists() and not folder.is_dir()):
+        raise SettingError(f"{folder} holds something else; choose a new folder")
+    with replace_atomically(path) as temporary:
+        temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    delete_leftovers(folder)
 
 
 def delete_leftovers(folder: str | Path) -> None:

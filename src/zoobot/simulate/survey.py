@@ -7,7 +7,6 @@ import json
 import shutil
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +17,7 @@ from zoobot import __version__
 from zoobot.data import images
 from zoobot.data.contact_sheet import draw_contact_sheet
 from zoobot.errors import SettingError
-from zoobot.files import delete_leftovers, replace_atomically
+from zoobot.files import claim_folder, replace_atomically
 from zoobot.processes import map_in_processes
 from zoobot.progress import progress_bar
 from zoobot.schemas import Schema
@@ -31,7 +30,6 @@ __all__ = ["FILE_FORMATS", "SurveyConfig", "simulate_survey"]
 
 FILE_FORMATS = ("png", "jpeg", "fits")
 
-_SETTINGS_NAME = "survey.json"
 _PARTS_NAME = "parts"
 _PIXELS_A_PART = 1_000_000  # a second or two of work, done again where it is interrupted
 _SHEET_GALAXIES, _SHEET_PIXELS = 60, 256
@@ -129,10 +127,9 @@ def simulate_survey(
     config = config or SurveyConfig()
     check_is_known(schema)
     save_dir = Path(save_dir)
-    delete_leftovers(save_dir)
-    settings = {"zoobot": __version__, "schema": schema.to_dict(), "config": _as_plain(asdict(config))}
+    claim_folder(save_dir, "survey.json", {"zoobot": __version__, "schema": schema.to_dict(), **asdict(config)})
     catalog_path = save_dir / "catalog.csv"
-    if _begin(save_dir, settings):
+    if catalog_path.exists():  # the last to be written
         shutil.rmtree(save_dir / _PARTS_NAME, ignore_errors=True)  # of a run killed at the last moment
         return catalog_path
     parts = [
@@ -145,46 +142,8 @@ def simulate_survey(
         for part, _ in map_in_processes(_make_part, undone, workers):
             advance(len(part))
     _join(parts, save_dir, schema, config)
-    _write_settings(save_dir, {**settings, "complete": True})
     shutil.rmtree(save_dir / _PARTS_NAME)
     return catalog_path
-
-
-def _begin(save_dir: Path, settings: dict[str, Any]) -> bool:
-    """Make the folder, or see whether it holds this survey; return whether it is complete."""
-    path = save_dir / _SETTINGS_NAME
-    if path.exists():
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            complete, other = found.pop("complete"), dict(found["config"])
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise SettingError(f"{path} cannot be read; delete the folder, or choose another") from error
-        if found != settings:
-            changed = [
-                name
-                for name in settings["config"]
-                if other.get(name) != settings["config"][name]  # what a user can have changed
-            ] or [name for name in settings if found.get(name) != settings[name]]
-            raise SettingError(
-                f"{save_dir} holds a survey made with another {' and '.join(changed)}; delete it, or choose "
-                "another folder"
-            )
-        return bool(complete) and (save_dir / "catalog.csv").exists()
-    if save_dir.exists() and (not save_dir.is_dir() or any(save_dir.iterdir())):
-        raise SettingError(f"{save_dir} holds something else than a simulated survey; choose a new folder")
-    _write_settings(save_dir, {**settings, "complete": False})
-    return False
-
-
-def _write_settings(save_dir: Path, settings: dict[str, Any]) -> None:
-    with replace_atomically(save_dir / _SETTINGS_NAME) as path:
-        path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-
-
-def _as_plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """As JSON gives them back."""
-    plain: dict[str, Any] = json.loads(json.dumps(settings))
-    return plain
 
 
 # one part, in a process of its own
@@ -213,7 +172,6 @@ class _Part:
 
 
 def _make_part(part: _Part) -> None:
-    cv2.setNumThreads(1)  # there is a process for each core
     config = part.config
     crowd = _draw_crowd(part.schema, config)
     clicks = io.StringIO()
