@@ -95,6 +95,7 @@ class Calibration:
         calibration_error: expected calibration error of the leading answers, see `calibration_error`.
         deviation: mean standard deviation of the posterior of fractions.
         width: mean width of the 90% credible interval of fractions.
+        pit: where votes stand in their predicted distributions.
     """
 
     galaxies: int
@@ -104,6 +105,7 @@ class Calibration:
     calibration_error: Estimate
     deviation: Estimate
     width: Estimate
+    pit: PitHistogram
 
 
 def transform_votes(votes: ArrayLike, concentrations: ArrayLike, question_index_groups: Groups) -> Transform:
@@ -260,7 +262,7 @@ class _Measured:
         self.groups, self.credibilities = groups, credibilities
         self.voted = sum_questions(votes, groups) > 0
         self.losses = -log_predictive(votes, alpha, groups)
-        transform = transform_votes(votes, alpha, groups)
+        self.transform = transform = transform_votes(votes, alpha, groups)
         absent = np.isnan(transform.lower)
         lower, upper = dirichlet.fraction_intervals(alpha, groups, 0.9)
         self.inside = [_share_inside(transform, 0.5 - each / 2, 0.5 + each / 2) for each in credibilities]
@@ -287,6 +289,9 @@ class _Measured:
             calibration_error=_combine([self.errors[q] for q in questions], voted.sum(axis=0)),
             deviation=_mean(self.deviations[:, columns], weights),
             width=_mean(self.widths[:, columns], weights),
+            pit=pit_histogram(
+                Transform(self.transform.lower[:, columns], self.transform.upper[:, columns]), 10, weights
+            ),
         )
 
 
