@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoobot.data import shards
 from zoobot.data.catalog import read_catalog
 from zoobot.data.datasets import GalaxyDataset, ImageDataset, describe_dataset
 from zoobot.errors import PredictionError, SettingError
@@ -16,6 +15,7 @@ from zoobot.estimators.checkpoint import load_config, load_model
 from zoobot.estimators.define_model import Model
 from zoobot.predictions.calibration_file import save_calibration
 from zoobot.predictions.predict_on_images import predict_dataset
+from zoobot.predictions.sources import open_shards
 from zoobot.schemas import Schema
 from zoobot.stats.calibration import Calibration, Estimate, measure_calibration
 from zoobot.stats.concentrations import Floats
@@ -93,7 +93,10 @@ def calibrate(
         raise SettingError(f"the model in {checkpoint_dir} has no schema, so its questions are unknown")
     schema = model.schema
     if shard_dir is not None:
-        dataset = _open_shards(Path(shard_dir), split, model, schema)
+        if split == "unlabelled":
+            raise SettingError("split (--split) is unlabelled; calibration needs votes, such as those of test")
+        sizes = {"size": model.config.input_size, "channels": model.config.channels}
+        dataset = open_shards(Path(shard_dir), split, **sizes, schema=schema)
     else:
         dataset = _open_catalog(str(catalog), image_root, model, schema)
     data = describe_dataset(dataset)
@@ -122,17 +125,6 @@ def _fit_and_write(
     facts = {"galaxies": len(votes), **settings, "label_cols": schema.label_cols, "measured": measured}
     path = save_calibration(folder, recalibration, facts)
     return Calibrated(path, recalibration, schema.question_names, before, after, all_before, all_after)
-
-
-def _open_shards(shard_dir: Path, split: str, model: Model, schema: Schema) -> GalaxyDataset:
-    if split == "unlabelled":
-        raise SettingError("split (--split) is unlabelled; calibration needs votes, such as those of test")
-    dataset = shards.open_split(shard_dir, split, schema, keep_faulty=True)
-    size, channels = model.config.input_size, model.config.channels
-    if dataset.image_shape != (size, size, channels):
-        found = "×".join(map(str, dataset.image_shape))
-        raise PredictionError(f"{shard_dir} holds images of {found}, the model takes {size}×{size}×{channels}")
-    return dataset
 
 
 def _open_catalog(catalog: str, image_root: str | Path | None, model: Model, schema: Schema) -> GalaxyDataset:

@@ -1,7 +1,6 @@
 """Predicting how volunteers would vote, for images in a folder, a catalog or shards."""
 
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -12,15 +11,15 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from zoobot.data import images, shards, tables
+from zoobot.data import tables
 from zoobot.data.catalog import read_catalog
 from zoobot.data.datasets import GalaxyDataset, ImageDataset, make_loader
-from zoobot.data.manifest import MANIFEST_NAME
-from zoobot.errors import ImageError, PredictionError, SettingError
+from zoobot.errors import PredictionError, SettingError
 from zoobot.estimators.checkpoint import load_model
 from zoobot.estimators.define_model import Model
 from zoobot.predictions.calibration_file import load_calibration
 from zoobot.predictions.catalogue import count_columns, make_catalogue, make_friendly
+from zoobot.predictions.sources import list_folder, open_shards
 from zoobot.processes import count_cores
 from zoobot.progress import progress_bar
 from zoobot.schemas import Schema
@@ -368,44 +367,12 @@ def _choose_device(device: str | None) -> str:
 def _open_source(config: PredictConfig, model: Model) -> GalaxyDataset:
     size, channels = model.config.input_size, model.config.channels
     if config.shard_dir is not None:
-        return _open_shards(Path(config.shard_dir), config.split, size, channels)
+        return open_shards(Path(config.shard_dir), config.split, size=size, channels=channels)
     if config.catalog is not None:
         catalog = read_catalog(config.catalog, image_root=config.image_root, check_files=False)
     elif config.folder_to_predict is not None:
-        catalog = _list_folder(Path(config.folder_to_predict), config.file_format, recursive=config.recursive)
+        catalog = list_folder(Path(config.folder_to_predict), config.file_format, recursive=config.recursive)
     return ImageDataset(catalog, size=size, channels=channels, fit=model.config.fit, keep_faulty=True)
-
-
-def _open_shards(shard_dir: Path, split: str, size: int, channels: int) -> GalaxyDataset:
-    if (shard_dir / MANIFEST_NAME).exists():
-        dataset = shards.open_split(shard_dir, split, keep_faulty=True)
-        if dataset.image_shape != (size, size, channels):
-            found = "×".join(map(str, dataset.image_shape))
-            raise PredictionError(f"{shard_dir} holds images of {found}, the model takes {size}×{size}×{channels}")
-        return dataset
-    files = sorted(path for path in shard_dir.glob("[!.]*.tfrecord*") if not path.name.endswith(".index.parquet"))
-    if not files:
-        raise PredictionError(f"shard_dir {shard_dir} holds no shards, nor TFRecord files of others (*.tfrecord)")
-    return shards.ShardDataset(files, [], size=size, channels=channels, keep_faulty=True)
-
-
-def _list_folder(folder: Path, file_format: str, *, recursive: bool) -> pd.DataFrame:
-    """A catalog of the images in a folder; where two files share a name, it keeps the suffix."""
-    paths = images.find_images(folder, file_format, recursive=recursive)
-    names = [path.relative_to(folder) for path in paths]
-    stems = Counter(name.with_suffix("").as_posix() for name in names)
-    ids = [
-        name.as_posix() if stems[name.with_suffix("").as_posix()] > 1 else name.with_suffix("").as_posix()
-        for name in names
-    ]
-    for path in paths:
-        try:
-            str(path).encode()
-        except UnicodeEncodeError as error:
-            raise ImageError(
-                f"{str(path).encode(errors='replace')!r} has a name that is not UTF-8; rename it"
-            ) from error
-    return pd.DataFrame({"id_str": ids, "file_loc": [str(path) for path in paths]})
 
 
 def _choose_workers(config: PredictConfig, device: str, galaxies: int) -> int:
