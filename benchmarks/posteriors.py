@@ -119,7 +119,7 @@ def main() -> None:
         "surprise, 1000 draws": partial(run, predictive.surprise, votes, alpha, GROUPS),
         "probability_leads": partial(run, uncertainty.probability_leads, alpha, GROUPS),
         "next_vote_uncertainty": partial(run, uncertainty.next_vote_uncertainty, alpha, GROUPS),
-        "estimate_proportions_asked, 1000 draws": partial(run, trees.estimate_proportions_asked, alpha, SCHEMA),
+        "estimate_tree, 1000 draws": partial(run, trees.estimate_tree, alpha, SCHEMA),
     }
     print()
     seconds = timing.interleave(others, repeats)

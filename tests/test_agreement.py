@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from zoobot import schemas
 from zoobot.errors import SettingError
-from zoobot.stats import agreement, metrics
+from zoobot.stats import agreement
 
 GROUPS = [(0, 2), (3, 4)]
 
@@ -45,13 +44,13 @@ def test_relative_loss_is_one_for_all_fractions_alike_and_nothing_for_the_right_
 
 
 def test_confusion_matrix_has_the_accuracy_on_its_diagonal(rng):
-    schema = schemas.load("gz_rings")
     votes = rng.integers(0, 4, (200, 2)).astype(float)
     fractions = rng.dirichlet([1, 1], 200)
     matrix = agreement.confusion_matrix(votes, fractions)
-    scores = metrics.evaluate_predictions(votes, fractions, schema)["questions"]["ring"]
-    assert matrix.sum() == scores["galaxies"] < 200
-    assert np.trace(matrix) / matrix.sum() == pytest.approx(scores["accuracy"])
+    voted = votes.any(axis=1)
+    assert matrix.sum() == voted.sum() < 200
+    right = votes[np.arange(200), fractions.argmax(axis=1)] == votes.max(axis=1)
+    assert np.trace(matrix) == right[voted].sum()
 
 
 def test_confusion_matrix_by_hand_and_with_the_answers_in_another_order(rng):
@@ -72,6 +71,23 @@ def test_reliability_of_honest_predictions_lies_on_the_line(rng):
     assert (np.diff(bins.confidence) > 0).all()
     assert (np.abs(bins.agreement - bins.confidence) < 4 * bins.standard_error).all()
     assert bins.standard_error.max() < 0.01
+
+
+def test_galaxies_of_one_confidence_stay_together_whatever_their_order(rng):
+    fractions = np.repeat([[0.8, 0.2], [0.7, 0.3], [0.6, 0.4]], [300, 50, 10], axis=0)
+    votes = rng.multinomial(5, fractions)
+    bins = agreement.reliability(votes, fractions)
+    assert bins.galaxies.tolist() == [60, 300]
+    assert bins.confidence[1] == pytest.approx(0.8)
+    order = rng.permutation(360)
+    np.testing.assert_allclose(agreement.reliability(votes[order], fractions[order]).agreement, bins.agreement)
+
+
+def test_calibration_error_is_the_weighted_distance_from_the_line(rng):
+    votes, fractions = rng.multinomial(9, [0.5, 0.3, 0.2], 500), rng.dirichlet([3, 2, 1], 500)
+    bins = agreement.reliability(votes, fractions)
+    total = agreement.sum_calibration_errors(agreement.bin_by_confidence(votes, fractions).sum(axis=0))
+    assert total == pytest.approx(bins.galaxies @ np.abs(bins.agreement - bins.confidence))
 
 
 def test_standard_error_is_binomial_for_single_votes_and_the_scatter_of_galaxies_otherwise(rng):

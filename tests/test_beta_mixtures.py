@@ -134,6 +134,25 @@ def test_shortest_interval_takes_the_narrow_mode():
     assert 0.895 < lower < upper < 0.905
 
 
+@pytest.mark.parametrize("probability", [0.2, 0.4, 0.8])
+def test_shortest_interval_is_the_shortest_of_all_tails(probability):
+    # broad at one side, narrow at the other, in the middle, or at 0; each mirrored, too
+    first = np.array([[2.0, 800.0, 400.0, 0.6, 30.0], [90.0, 3.0, 2.0, 3.0, 300.0], [80.0, 2.0, 500.0, 4.0, 2.0]])
+    second = np.array([[9.0, 200.0, 400.0, 20.0, 1.0], [11.0, 9.0, 3.0, 2.0, 900.0], [12.0, 9.0, 510.0, 1.0, 90.0]])
+    first, second = np.hstack([first, second]), np.hstack([second, first])
+    lower, upper = beta_mixtures.shortest_intervals(first, second, probability)
+    tails = np.linspace(0, 1 - probability, 301)
+    every = [
+        beta_mixtures.quantiles(first, second, np.full(10, tail + probability))
+        - beta_mixtures.quantiles(first, second, np.full(10, tail))
+        for tail in tails
+    ]
+    assert (upper - lower <= np.min(every, axis=0) + 1e-7).all()
+    assert len(set(np.argmin(every, axis=0))) > 5  # not all near one tail
+    held = beta_mixtures.cdf(first, second, upper) - beta_mixtures.cdf(first, second, lower)
+    np.testing.assert_allclose(held, probability, atol=1e-8)
+
+
 def test_shortest_interval_of_falling_and_rising_densities_begins_at_the_edge():
     first, second = np.array([[0.5, 3.0, 0.02]]), np.array([[3.0, 0.5, 50.0]])
     lower, upper = beta_mixtures.shortest_intervals(first, second, 0.9)

@@ -5,10 +5,8 @@ import pytest
 from scipy import stats
 
 from zoobot.errors import SettingError
-from zoobot.stats.agreement import reliability
 from zoobot.stats.calibration import (
     Transform,
-    calibration_error,
     coverage,
     measure_calibration,
     pit_histogram,
@@ -97,13 +95,22 @@ def test_errors_take_galaxies_together():
     assert one.standard_error == pytest.approx(0.25)
 
 
-def test_calibration_error_by_hand():
+def test_calibration_error_and_the_scatter_that_it_says_it_has():
     rng = np.random.default_rng(0)
-    fractions = np.repeat([[0.9, 0.1]], 2000, axis=0)
-    votes = rng.multinomial(10, [0.7, 0.3], 2000)
-    measured = calibration_error(reliability(votes, fractions))
-    assert measured.value == pytest.approx(0.2, abs=4 * measured.standard_error)
-    assert np.isnan(calibration_error(reliability(votes[:0], fractions[:0])).value)
+    alpha, found = np.repeat([[9.0, 1.0]], 300, axis=0), []
+    for _ in range(60):
+        votes = rng.multinomial(10, rng.dirichlet([7, 3], 300))
+        found.append(measure_calibration(votes, alpha, [(0, 1)])[1].calibration_error)
+    values, errors = np.array([(each.value, each.standard_error) for each in found]).T
+    assert values.mean() == pytest.approx(0.2, abs=0.005)
+    assert errors.mean() == pytest.approx(values.std(), rel=0.25)
+
+
+def test_the_calibration_error_of_all_questions_takes_galaxies_together(survey):
+    alpha, _, votes = survey
+    once, _ = measure_calibration(votes[:, :3], alpha[..., :3], GROUPS[:1])
+    _, twice = measure_calibration(np.tile(votes[:, :3], 2), np.tile(alpha[..., :3], 2), [(0, 2), (3, 5)])
+    assert twice.calibration_error == once[0].calibration_error
 
 
 def test_questions_and_all(survey):

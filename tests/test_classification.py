@@ -56,6 +56,18 @@ def test_area_is_that_of_mann_whitney_and_of_the_curve():
     assert (curve.true_positive_rate[-1], curve.false_positive_rate[-1]) == (1, 1)
 
 
+def test_a_curve_has_its_corners_only_and_its_rates_are_those_above_each_threshold():
+    rng = np.random.default_rng(4)
+    positive, scores = rng.random(200) < 0.4, rng.integers(0, 30, 200) / 30
+    curve = roc_curve(positive, scores)
+    for across, upwards, threshold in zip(*vars(curve).values(), strict=True):
+        assert across == (scores[~positive] >= threshold).mean()
+        assert upwards == (scores[positive] >= threshold).mean()
+    assert len(curve.thresholds) < 31
+    perfect = roc_curve(positive, positive + rng.random(200) / 2)
+    assert perfect.true_positive_rate.tolist() == [0, 1, 1]
+
+
 def test_area_does_not_change_with_the_scale_and_turns_round_with_the_sign():
     rng = np.random.default_rng(2)
     positive, scores = rng.random(200) < 0.5, rng.random(200)

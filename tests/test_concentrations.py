@@ -70,6 +70,43 @@ def test_draws_have_the_mean_and_variance_of_a_dirichlet():
     np.testing.assert_allclose(drawn.var(axis=0), mean * (1 - mean) / (alpha.sum() + 1), rtol=0.05)
 
 
+GROUPS = ((0, 3), (4, 5), (6, 6))
+
+
+@pytest.mark.parametrize("size", [0.3, 5.0, 400.0])
+def test_rounded_votes_are_whole_near_and_add_up_to_the_rounded_total(size):
+    votes = np.random.default_rng(0).gamma(0.7, size, (500, 7))
+    rounded = concentrations.round_votes(votes, GROUPS)
+    assert (rounded % 1 == 0).all()
+    assert (np.abs(rounded - votes) < 1).all()
+    totals = concentrations.sum_questions(votes, GROUPS)
+    np.testing.assert_array_equal(concentrations.sum_questions(rounded, GROUPS), np.rint(totals))
+    np.testing.assert_array_equal(concentrations.round_votes(rounded, GROUPS), rounded)
+
+
+def test_no_other_whole_votes_of_the_same_total_are_nearer():
+    votes = np.random.default_rng(1).random((200, 3)) * 3
+    rounded = concentrations.round_votes(votes, [(0, 2)])
+    every = np.stack(np.meshgrid(*[np.arange(5)] * 3), axis=-1).reshape(-1, 3)
+    for given, found in zip(votes, rounded, strict=True):
+        same = every[every.sum(axis=1) == found.sum()]
+        assert ((found - given) ** 2).sum() == pytest.approx(((same - given) ** 2).sum(axis=1).min())
+
+
+def test_rounded_votes_by_hand():
+    votes = [[0.5, 0.5, 0.5, 0.5, 1.5, 1.5, 2.2], [0.3, 0.3, 0.3, 0.3, 0.2, 0.2, 0.7]]
+    expected = [[1, 1, 0, 0, 2, 1, 2], [1, 0, 0, 0, 0, 0, 1]]
+    np.testing.assert_array_equal(concentrations.round_votes(votes, GROUPS), expected)
+
+
+def test_votes_that_cannot_be_rounded_are_refused():
+    assert concentrations.round_votes(np.ones((0, 7)), GROUPS).shape == (0, 7)
+    with pytest.raises(SettingError, match=r"votes: got shape \(7,\), expected \(7, 7\)"):
+        concentrations.round_votes(np.ones(7), GROUPS)
+    with pytest.raises(SettingError, match="votes: got a negative, NaN"):
+        concentrations.round_votes(np.full((1, 7), np.nan), GROUPS)
+
+
 def test_concentrations_too_large_for_logarithms_are_refused():
     with pytest.raises(SettingError, match="at most 1e9"):
         concentrations.check_concentrations([[1e12, 1.0]], [(0, 1)])

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from zoobot.errors import SettingError
-from zoobot.stats.galaxy_scores import crps
+from zoobot.stats.galaxy_scores import compare_leading, crps, find_leading, measure_fractions
 from zoobot.stats.predictive import vote_probabilities
 
 
@@ -30,6 +30,21 @@ def test_is_the_mean_distance_less_half_that_of_two_draws():
         np.testing.assert_allclose(scores, (far - spread / 2) / size, atol=1e-12)
     assert np.isnan(scores[::5, 3:]).all()
     assert np.isfinite(scores[:, :3]).all()
+
+
+def test_votes_that_are_not_whole_are_made_so_without_losing_any():
+    alpha, groups = [[2.0, 3.0, 1.0]], [(0, 2)]
+    np.testing.assert_array_equal(crps([[0.4, 0.4, 2.2]], alpha, groups), crps([[1, 0, 2]], alpha, groups))
+    assert np.isnan(crps([[0.1, 0.1, 0.1]], alpha, groups)).all()
+
+
+def test_leading_answers_by_hand():
+    votes = np.array([[3.0, 1, 0], [0, 2, 2], [0, 2, 2], [5, 0, 4]])
+    fractions = np.array([[0.6, 0.3, 0.1], [0.1, 0.3, 0.6], [0.6, 0.2, 0.2], [0.2, 0.4, 0.4]])
+    cells = [tuple(np.argwhere(each)[0]) for each in compare_leading(votes, fractions)]
+    assert cells == [(0, 0), (2, 2), (1, 0), (0, 1)]
+    assert measure_fractions(votes, fractions)["correct"].tolist() == [1, 1, 0, 0]
+    np.testing.assert_array_equal(find_leading(votes[:2]), [[True, False, False], [False, True, True]])
 
 
 def test_sure_and_right_is_zero_and_sure_and_wrong_the_error():

@@ -121,13 +121,27 @@ def test_intervals_hold_at_least_their_credibility_of_simulated_votes():
     assert (one_less < 0.9).all()
 
 
-def test_surprise_is_exact_within_its_error():
-    alpha = np.array([[[6.0, 2.0], [3.0, 9.0]]])
-    every = np.array([[k, 20 - k] for k in range(21)], dtype=float)
-    p = np.exp(predictive.log_predictive(every, np.repeat(alpha, 21, axis=0), [(0, 1)]))[:, 0]
+@pytest.mark.parametrize("answers", [2, 3])
+def test_surprise_adds_up_all_that_is_no_more_probable_or_draws_it_within_its_error(answers, monkeypatch):
+    rng = np.random.default_rng(4)
+    every = np.array([k for k in itertools.product(range(13), repeat=answers) if sum(k) == 12], dtype=float)
+    alpha, groups = np.repeat(rng.uniform(1, 9, (1, 2, answers)), len(every), axis=0), [(0, answers - 1)]
+    p = np.exp(predictive.log_predictive(every, alpha, groups))[:, 0]
     expected = np.array([p[p <= each * (1 + 1e-9)].sum() for each in p]).clip(max=1)
-    result = predictive.surprise(every, np.repeat(alpha, 21, axis=0), [(0, 1)], draws=4000)[:, 0]
-    assert (np.abs(result - expected) <= 4 * np.sqrt(expected * (1 - expected) / 4000) + 1 / 4000).all()
+    result = predictive.surprise(every, alpha, groups)[:, 0]
+    np.testing.assert_allclose(result, expected, rtol=1e-9)
+    monkeypatch.setattr(predictive, "_CHEAPER", 0)
+    drawn = predictive.surprise(every, alpha, groups, draws=2000)[:, 0]
+    assert (drawn != result).any()
+    assert (drawn >= 1 / 2001).all()
+    assert (np.abs(drawn - expected) <= 4 * np.sqrt(expected * (1 - expected) / 2000) + 1 / 2000).all()
+
+
+@pytest.mark.parametrize(("total", "answers"), [(1, 1), (7, 1), (1, 4), (5, 2), (4, 3), (3, 5)])
+def test_all_possible_votes_are_each_listed_once(total, answers):
+    listed = predictive._list_votes(total, answers)
+    every = [k for k in itertools.product(range(total + 1), repeat=answers) if sum(k) == total]
+    assert sorted(map(tuple, listed.tolist())) == every
 
 
 def test_votes_as_probable_as_each_other_surprise_alike():
@@ -137,16 +151,17 @@ def test_votes_as_probable_as_each_other_surprise_alike():
     np.testing.assert_allclose(result[:, 0], expected, atol=4e-3)
 
 
-def test_surprise_of_votes_from_the_posterior_itself_is_rarely_small():
+@pytest.mark.parametrize("draws", [99, 1000])  # some votes are drawn, or all are added up
+def test_surprise_of_votes_from_the_posterior_itself_is_rarely_small(draws):
     rng = np.random.default_rng(6)
     alpha = made_up(galaxies=500, samples=1, highest=20)
     votes = np.array(
         [
-            [k for first, last in GROUPS for k in rng.multinomial(25, rng.dirichlet(a[first : last + 1]))]
+            [k for first, last in GROUPS for k in rng.multinomial(12, rng.dirichlet(a[first : last + 1]))]
             for a in alpha[:, 0]
         ]
     )
-    result = predictive.surprise(votes, alpha, GROUPS, draws=99)
+    result = predictive.surprise(votes, alpha, GROUPS, draws=draws)
     for limit in (0.01, 0.05, 0.2, 0.5):
         error = np.sqrt(limit * (1 - limit) / result.size)
         assert (result <= limit).mean() <= limit + 3 * error
@@ -159,9 +174,10 @@ def test_surprise_does_not_depend_on_chunks_and_is_one_without_votes(monkeypatch
     votes[:, 3:5] = 0
     expected = predictive.surprise(votes, alpha, GROUPS, draws=50)
     assert (expected[:, 1] == 1).all()
-    assert (expected[:, [0, 2]] >= 1 / 51).all()
+    assert (expected[:, 0] > 0).all()
+    assert (expected[:, 2] >= 1 / 51).all()
     monkeypatch.setattr(concentrations, "CHUNK_VALUES", 100)
-    np.testing.assert_array_equal(predictive.surprise(votes, alpha, GROUPS, draws=50), expected)
+    np.testing.assert_allclose(predictive.surprise(votes, alpha, GROUPS, draws=50), expected, rtol=1e-12)
     assert (predictive.surprise(votes, alpha, GROUPS, draws=50, seed=1) != expected).any()
 
 

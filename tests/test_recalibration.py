@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from scipy import optimize
 
 from zoobot.errors import SettingError
+from zoobot.stats import concentrations
 from zoobot.stats import recalibration as recalibrating
 from zoobot.stats.calibration import coverage, transform_truth, transform_votes
 from zoobot.stats.predictive import log_predictive
@@ -89,19 +89,77 @@ def test_order_stays_and_extremes_stay_finite():
             assert (np.diff(found) >= 0).all()
 
 
-def test_slopes_are_those_of_the_loss():
-    alpha, _, votes = survey(20)
+@pytest.mark.parametrize("galaxies", [2, 40])  # of two the penalty is the most
+def test_what_is_minimised_is_the_loss_with_its_penalty_and_slopes_are_its_slopes(galaxies):
+    alpha, _, votes = survey(galaxies)
     votes, alpha = votes[:, :3].astype(float), alpha[:, :, :3]
-    at = np.array([0.3, 0.8, 0.6])
+    at = np.array([1.3, 0.4, 2.6])
 
     def loss(parameters):
-        return recalibrating._losses_and_slopes(votes, alpha, parameters)[0].sum()
+        return recalibrating._penalised_loss(parameters, votes, alpha)[0]
 
-    slopes = recalibrating._losses_and_slopes(votes, alpha, at)[1].sum(axis=0)
-    np.testing.assert_allclose(slopes, optimize.approx_fprime(at, loss, 1e-6), rtol=1e-3)
-    mapped = recalibrating._map(alpha, at)
-    constant = loss(np.array([0.0, 1.0, 0.0])) + log_predictive(votes, alpha, [(0, 2)]).sum()
-    assert loss(at) == pytest.approx(-log_predictive(votes, mapped, [(0, 2)]).sum() + constant)
+    mapped = Recalibration(((0, 2),), (np.exp(1.3),), (0.4,), (2.6,)).apply(alpha)
+    penalty = (1.3**2 + 0.6**2 + 2.6**2) / 2
+    expected = (penalty - log_predictive(votes, mapped, [(0, 2)]).sum()) / galaxies
+    assert loss(at) == pytest.approx(expected, rel=1e-12)
+    slopes = recalibrating._penalised_loss(at, votes, alpha)[1]
+    for change in np.eye(3) * 1e-5:  # central differences
+        assert slopes[change > 0] == pytest.approx((loss(at + change) - loss(at - change)) / 2e-5, rel=1e-6, abs=1e-8)
+
+
+def test_that_with_the_least_loss_on_parts_left_out_is_taken():
+    scale_only = [(-7.0, 7.0), (1.0, 1.0), (0.0, 0.0)]
+    everything = [(-7.0, 7.0), (0.0, 3.0), (0.0, 100.0)]
+    taken = []
+    for seed in range(8):
+        alpha, _, votes = survey(60, seed=seed)
+        wrong = (1, 1.5, 4)[seed % 3] * alpha[:, :, :3]
+        k = votes[:, :3].astype(float)
+        parts = recalibrating._split(60, 5, seed=0)
+        losses = [-log_predictive(k, wrong, [(0, 2)]).sum()]
+        for bounds in (scale_only, everything):
+            start = recalibrating._minimise(k, wrong, bounds, np.array([0.0, 1.0, 0.0]))
+            losses.append(0)
+            for part in range(5):
+                rest, left_out = parts != part, parts == part
+                found = recalibrating._minimise(k[rest], wrong[rest], bounds, start)
+                mapped = recalibrating._map(wrong[left_out], found)
+                losses[-1] -= log_predictive(k[left_out], mapped, [(0, 2)]).sum()
+        log_scale, *others = recalibrating._fit_question(k, wrong)
+        taken.append(2 if others != [1, 0] else 1 if log_scale != 0 else 0)
+        assert taken[-1] == np.argmin(losses), seed
+    assert set(taken) == {0, 1, 2}
+
+
+def test_parts_are_of_one_size_and_cover_everything_once():
+    parts = recalibrating._split(103, 5, seed=0)
+    assert sorted(np.bincount(parts)) == [20, 20, 21, 21, 21]
+    assert (parts != np.sort(parts)).any()
+
+
+def test_an_exponent_and_an_offset_are_found():
+    def spoil(alpha):  # A² / 10 in place of A; a floor of 4 in place of 1
+        total = alpha[..., :3].sum(axis=2, keepdims=True)
+        return np.concatenate([alpha[..., :3] * total / 10, alpha[..., 3:] + 3], axis=2)
+
+    alpha, _, votes = survey(1500)
+    fitted = fit_recalibration(votes, spoil(alpha), GROUPS)
+    assert fitted.exponents[0] == pytest.approx(0.5, abs=0.1)
+    assert fitted.offsets[1] > 1
+    other, _, new_votes = survey(1500, seed=1)
+    truth, before, after = (
+        log_predictive(new_votes, each, GROUPS).mean(axis=0)
+        for each in (other, spoil(other), fitted.apply(spoil(other)))
+    )
+    assert (truth - after < 0.3 * (truth - before)).all()
+
+
+def test_size_of_chunks_does_not_matter(monkeypatch):
+    alpha = survey(40)[0]
+    fitted = Recalibration(GROUPS, (0.5, 1.0), (0.7, 1.0), (1.0, 0.0))
+    expected = fitted.apply(alpha)
+    monkeypatch.setattr(concentrations, "CHUNK_VALUES", 45)
+    np.testing.assert_array_equal(fitted.apply(alpha), expected)
 
 
 def test_few_votes_change_nothing_or_little():

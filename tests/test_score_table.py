@@ -1,21 +1,29 @@
-"""Tables of scores: they agree with `evaluate_predictions`, have honest error bars, and can be printed in papers."""
+"""Tables of scores: right whichever way they are computed, with honest error bars, and fit to be printed in papers."""
 
+import dataclasses
+import inspect
 import json
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import integrate, stats
 from typer.testing import CliRunner
 
 from zoobot import schemas
+from zoobot.cli.evaluate import evaluate as evaluate_command
 from zoobot.cli.main import app
 from zoobot.errors import SettingError
 from zoobot.predictions.evaluate import evaluate
 from zoobot.predictions.score_files import make_latex
-from zoobot.stats import dirichlet, metrics
+from zoobot.stats import dirichlet
 from zoobot.stats.bootstrap import bootstrap_weights
-from zoobot.stats.score_table import ALL_QUESTIONS, ScoreConfig, ScoreRow, tabulate_scores
+from zoobot.stats.calibration import measure_calibration
+from zoobot.stats.classification import area_under_roc
+from zoobot.stats.concentrations import round_votes
+from zoobot.stats.noise_floor import draw_true_fractions
+from zoobot.stats.score_table import ALL_QUESTIONS, ScoreConfig, ScoreRow, roc_curves, tabulate_scores
 
 RINGS = schemas.load("gz_rings")
 SHAPES = schemas.Schema.from_dict(
@@ -27,7 +35,6 @@ SHAPES = schemas.Schema.from_dict(
         ],
     }
 )
-SHARED = ("loss", "mean_absolute_error", "rms_error", "accuracy", "confident_accuracy")
 
 
 def made_up(galaxies=400, seed=0, volunteers=40):
@@ -46,20 +53,66 @@ def by_name(rows):
     return {(row.question, row.answer, row.measure, row.subset): row for row in rows}
 
 
-def test_agrees_with_evaluate_predictions():
+def test_calibration_is_that_of_measure_calibration():
     votes, fractions, alpha = made_up()
-    reference = votes[::3]
-    rows = by_name(tabulate_scores(votes, fractions, SHAPES, alpha, reference))
-    scores = metrics.evaluate_predictions(votes, fractions, SHAPES, alpha, reference)
-    for question, expected in {**scores["questions"], ALL_QUESTIONS: scores["all_questions"]}.items():
-        for measure in SHARED:
-            row = rows[question, "", measure, "all"]
-            assert row.value == pytest.approx(expected[measure])
-            assert row.baseline == pytest.approx(expected[f"baseline_{measure}"])
-        assert rows[question, "", "loss", "all"].galaxies == expected["galaxies"]
+    votes[:30, 3:] += 0.3  # made whole where it matters
+    lower, upper = dirichlet.fraction_intervals(alpha, SHAPES.question_index_groups, 0.9)
+    rows = by_name(tabulate_scores(votes, fractions, SHAPES, alpha, widths=upper - lower))
+    whole = round_votes(votes, SHAPES.question_index_groups)
+    questions, overall = measure_calibration(whole, alpha, SHAPES.question_index_groups)
+    for name, expected in zip((*SHAPES.question_names, ALL_QUESTIONS), (*questions, overall), strict=True):
+        found = {
+            row.measure: row for (question, _, _, subset), row in rows.items() if (question, subset) == (name, "all")
+        }
+        for measure, estimate in (("coverage_80", expected.coverages[0]), ("coverage_90", expected.coverages[1])):
+            row = found[measure]
+            assert row.value == pytest.approx(estimate.value)
+            assert (row.upper - row.lower) / 2 == pytest.approx(1.645 * estimate.standard_error, rel=0.25)
+            assert row.floor == pytest.approx(int(measure[-2:]) / 100)
+        histogram = [found[f"pit_{tenth}"].value for tenth in range(1, 11)]
+        np.testing.assert_allclose(histogram, expected.pit.density)
+        assert found["calibration_error"].value == pytest.approx(expected.calibration_error.value, rel=0.05)
+        if name != ALL_QUESTIONS:
+            assert found["width_90"].value == pytest.approx(expected.width.value, rel=0.01)
 
 
-def test_relevant_and_confident_galaxies_counted_by_hand():
+def test_the_calibration_error_of_a_right_model_is_that_of_a_perfect_one():
+    votes, fractions, alpha = made_up(2000)
+    for row in tabulate_scores(votes, fractions, SHAPES, alpha):
+        if row.measure == "calibration_error":
+            assert 0 < row.floor < 0.02
+            assert row.lower <= row.value <= row.upper < 0.04
+    wrong = by_name(tabulate_scores(votes, fractions**3 / 2, SHAPES))[ALL_QUESTIONS, "", "calibration_error", "all"]
+    assert wrong.lower > 0.1
+
+
+def test_the_area_is_of_the_fraction_as_a_sign_that_the_answer_leads_alone_or_with_others():
+    votes, fractions, _ = made_up()
+    rows = by_name(tabulate_scores(votes, fractions, SHAPES))
+    curves = roc_curves(votes, fractions, SHAPES)
+    tilted = votes[:, 3:].sum(axis=1) >= 20
+    for answer, number, shown in (("shape_round", 0, votes[:, 0] >= 0), ("tilt_up", 3, tilted)):
+        leads = votes[:, number] == votes[:, : 3 if number < 3 else 5][:, 0 if number < 3 else 3 :].max(axis=1)
+        one, other = fractions[shown & leads, number], fractions[shown & ~leads, number]
+        area = stats.mannwhitneyu(one, other).statistic / (len(one) * len(other))
+        row = rows[answer.split("_")[0], answer, "auc", "relevant"]
+        assert row.value == pytest.approx(area)
+        assert row.lower < area < row.upper < row.floor <= 1
+        assert row.baseline == 0.5
+        curve = curves[answer]
+        assert integrate.trapezoid(curve.true_positive_rate, curve.false_positive_rate) == pytest.approx(area)
+
+
+def test_the_floor_of_the_area_is_the_mean_over_draws_of_the_truth():
+    votes, fractions, _ = made_up(60)
+    config = ScoreConfig(resamples=0, draws=3, seed=7)
+    row = by_name(tabulate_scores(votes, fractions, SHAPES, config=config))["shape", "shape_flat", "auc", "relevant"]
+    leads = votes[:, 1] == votes[:, :3].max(axis=1)
+    drawn = draw_true_fractions(votes[:, :3], 3, np.random.default_rng([7, 1, 0]))
+    assert row.floor == pytest.approx(np.mean([area_under_roc(leads, true[:, 1]) for true in drawn]))
+
+
+def test_relevant_and_agreed_galaxies_counted_by_hand():
     votes = [
         [0, 34, 0, 30, 4],  # flat, up: sure of both
         [10, 24, 0, 12, 12],  # asked of more than half, up and down tie
@@ -71,10 +124,10 @@ def test_relevant_and_confident_galaxies_counted_by_hand():
     assert rows["shape", "", "accuracy", "relevant"].galaxies == 3
     assert rows["shape", "", "accuracy", "relevant"].value == pytest.approx(2 / 3)
     assert rows["shape", "", "precision_weighted", "relevant"].value == pytest.approx(2 / 3 * 2 / 3)
-    assert rows["shape", "", "accuracy", "confident"].galaxies == 1
+    assert rows["shape", "", "accuracy", "relevant_agreed"].galaxies == 1
     assert rows["tilt", "", "accuracy", "relevant"].galaxies == 2
     assert rows["tilt", "", "accuracy", "relevant"].value == 0.5  # of two that tie either is right
-    assert rows["tilt", "", "accuracy", "confident"].value == 0
+    assert rows["tilt", "", "accuracy", "relevant_agreed"].value == 0
     assert rows[ALL_QUESTIONS, "", "accuracy", "relevant"].value == pytest.approx(3 / 5)
     assert rows["shape", "shape_round", "auc", "relevant"].value == 1
     assert rows["shape", "shape_none", "auc", "relevant"].value is None
@@ -89,7 +142,7 @@ def test_perfect_predictions_have_perfect_classes():
     totals = np.repeat([votes[:, :3].sum(axis=1), votes[:, 3:].sum(axis=1)], [3, 2], axis=0).T
     rows = tabulate_scores(votes, votes / np.maximum(totals, 1), SHAPES)
     for row in rows:
-        if row.subset in ("relevant", "confident") and not row.answer:
+        if row.subset in ("relevant", "relevant_agreed") and not row.answer:
             assert row.value == pytest.approx(1)
             assert row.lower == pytest.approx(1)
 
@@ -106,12 +159,12 @@ def test_a_model_that_knows_what_can_be_known_lies_between_baseline_and_floor():
 
 
 def test_error_bars_cover_what_another_survey_gives():
-    votes, fractions, alpha = (values[..., 3:] for values in made_up(15_000))
-    population = by_name(tabulate_scores(votes, fractions, RINGS, alpha, config=ScoreConfig(resamples=0, draws=1)))
+    votes, fractions, alpha = (values[..., 3:] for values in made_up(8_000))
+    population = by_name(tabulate_scores(votes, fractions, RINGS, alpha, config=ScoreConfig(resamples=0, draws=0)))
     covered = []
-    for start in range(0, 15_000, 250):
+    for start in range(0, 8_000, 250):
         part = slice(start, start + 250)
-        config = ScoreConfig(resamples=100, draws=1)
+        config = ScoreConfig(resamples=100, draws=0)
         rows = by_name(tabulate_scores(votes[part], fractions[part], RINGS, alpha[part], config=config))
         for name in (("ring", "", measure, "all") for measure in ("loss", "crps", "rms_error", "accuracy")):
             covered.append(rows[name].lower <= population[name].value <= rows[name].upper)
@@ -126,13 +179,21 @@ def test_the_bootstrap_scatter_of_a_mean_is_its_standard_error():
     means = weights[1:] @ values / 500
     assert means.std() == pytest.approx(values.std() / np.sqrt(500), rel=0.06)
     np.testing.assert_array_equal(weights, bootstrap_weights(500, 2000, seed=1))
+    assert (weights[1:] != bootstrap_weights(500, 2000, seed=2)[1:]).mean() > 0.5
 
 
 def test_same_seed_same_table_and_no_resamples_no_error_bars():
     votes, fractions, alpha = made_up(60)
     assert tabulate_scores(votes, fractions, SHAPES, alpha) == tabulate_scores(votes, fractions, SHAPES, alpha)
-    for row in tabulate_scores(votes, fractions, SHAPES, config=ScoreConfig(resamples=0)):
-        assert row.lower is row.upper is None
+    other = tabulate_scores(votes, fractions, SHAPES, alpha, config=ScoreConfig(seed=1))
+    bars = [
+        (one.value == two.value, one.lower == two.lower)
+        for one, two in zip(tabulate_scores(votes, fractions, SHAPES, alpha), other, strict=True)
+        if one.measure == "loss"
+    ]
+    assert bars == [(True, False)] * 3
+    for row in tabulate_scores(votes, fractions, SHAPES, config=ScoreConfig(resamples=0, draws=0)):
+        assert row.lower is row.upper is row.floor is None
         assert row.value is None or row.measure not in ("loss", "crps")
 
 
@@ -149,16 +210,16 @@ def test_bad_settings_and_arrays():
         {"credibility": 1.0},
         {"min_volunteers": -1},
         {"min_share_asked": 1.1},
-        {"draws": 0},
+        {"draws": -1},
         {"seed": -1},
     ):
         with pytest.raises(SettingError, match=next(iter(setting))):
             ScoreConfig(**setting)
-    with pytest.raises(SettingError, match="got shapes"):
+    with pytest.raises(SettingError, match="got 4 and 3 galaxies"):
         tabulate_scores(np.ones((4, 2)), np.ones((3, 2)), RINGS)
-    with pytest.raises(SettingError, match="at least one galaxy"):
+    with pytest.raises(SettingError, match="at least 1"):
         tabulate_scores(np.ones((0, 2)), np.ones((0, 2)), RINGS)
-    with pytest.raises(SettingError, match="fractions: got NaN"):
+    with pytest.raises(SettingError, match="fractions: got nan"):
         tabulate_scores(np.ones((1, 2)), np.full((1, 2), np.nan), RINGS)
     with pytest.raises(SettingError, match="votes: got"):
         tabulate_scores([[1, -1]], [[0.5, 0.5]], RINGS)
@@ -184,6 +245,7 @@ def test_files_hold_the_same(tables):
         schema=SHAPES,
         table_loc=tables / "m.csv",
         latex_loc=tables / "m.tex",
+        roc_loc=tables / "roc.csv",
     )
     assert json.loads((tables / "m.json").read_text()) == scores
     assert scores["settings"]["min_volunteers"] == 34
@@ -195,6 +257,12 @@ def test_files_hold_the_same(tables):
         assert written["value"] == (
             pytest.approx(row["value"]) if row["value"] is not None else pytest.approx(np.nan, nan_ok=True)
         )
+    roc = pd.read_csv(tables / "roc.csv")
+    areas = {row["answer"]: row["value"] for row in scores["measures"] if row["measure"] == "auc"}
+    for (_, answer), curve in roc.groupby(["question", "answer"]):
+        area = integrate.trapezoid(curve["true_positive_rate"], curve["false_positive_rate"])
+        assert area == pytest.approx(areas[answer])
+    assert set(roc["answer"]) == {answer for answer, area in areas.items() if area is not None}
     text = (tables / "m.tex").read_text()
     assert text.count(r"\begin{table}") == text.count(r"\bottomrule") == text.count(r"\end{tabular}") == 3
     for body in re.findall(r"\\begin\{tabular\}\{(l[r]+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
@@ -211,12 +279,26 @@ def test_the_command_prints_tables_that_fit_a_terminal(tables, monkeypatch, volu
     )
     command = ["evaluate", "--predictions", tables / "p.parquet", "--catalog", tables / "c.csv"]
     command += ["--save-loc", tables / "m.json", "--schema", tables / "shapes.toml"]
-    command += ["--min-volunteers", volunteers, "--resamples", "0"]
+    command += ["--min-volunteers", volunteers, "--resamples", "20", "--draws", "2", "--min-share-asked", "0.4"]
+    command += ["--credibility", "0.5", "--seed", "3", "--roc-loc", tables / "r.parquet"]
     result = CliRunner().invoke(app, [str(word) for word in command])
     assert result.exit_code == 0, result.output
     assert ("No classification table: no galaxy has at least 41" in result.output) == (volunteers == "41")
     assert ("precision" in result.output) == (volunteers == "34")
+    assert "±: half of the bootstrap interval of 50%" in result.output
+    written = json.loads((tables / "m.json").read_text())
+    config = ScoreConfig(20, 0.5, float(volunteers), 0.4, 2, 3)
+    assert written["settings"] == dataclasses.asdict(config)
+    row = next(row for row in written["measures"] if row["measure"] == "loss")
+    assert f"{row['value']:.3f}" in result.output
+    assert f"{(row['upper'] - row['lower']) / 2:.3f}" in result.output
     assert max(map(len, result.output.replace(str(tables), "").splitlines())) <= 80
+
+
+def test_the_command_has_the_defaults_of_python():
+    parameters = inspect.signature(evaluate_command).parameters
+    for field in dataclasses.fields(ScoreConfig):
+        assert parameters[field.name].default == field.default
 
 
 def test_a_table_that_cannot_be_written_is_refused_before_the_work(tables):

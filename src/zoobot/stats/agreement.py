@@ -7,17 +7,21 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from zoobot.errors import SettingError
+from zoobot.stats.bootstrap import divide
 from zoobot.stats.concentrations import Floats, Groups, check_question_index_groups, sum_questions
+from zoobot.stats.galaxy_scores import compare_leading
 from zoobot.stats.predictive import log_predictive
 
 __all__ = [
     "Reliability",
     "TruthScores",
+    "bin_by_confidence",
     "compare_with_truth",
     "confusion_matrix",
     "excess_loss",
     "relative_loss",
     "reliability",
+    "sum_calibration_errors",
 ]
 
 
@@ -106,8 +110,7 @@ def relative_loss(votes: ArrayLike, concentrations: ArrayLike, question_index_gr
 def confusion_matrix(votes: ArrayLike, fractions: ArrayLike) -> NDArray[np.int_]:
     """Count galaxies by the answer that leads in votes (row) and in predicted fractions (column).
 
-    Of answers that tie for the most votes it is the predicted one if that is among them, else the first, so
-    that the diagonal's share is the accuracy of `evaluate_predictions`. Galaxies without votes do not count.
+    The sum of `compare_leading`, so that the diagonal's share is the accuracy. Galaxies without votes do not count.
 
     Args:
         votes: (galaxies, answers) of one question.
@@ -125,12 +128,7 @@ def confusion_matrix(votes: ArrayLike, fractions: ArrayLike) -> NDArray[np.int_]
     """
     counts, predicted = _checked(votes, fractions)
     voted = counts.any(axis=1)
-    counts, predicted = counts[voted], predicted[voted]
-    columns, rows = predicted.argmax(axis=1), counts.argmax(axis=1)
-    tied = np.take_along_axis(counts, columns[:, None], axis=1)[:, 0] == counts.max(axis=1)
-    matrix = np.zeros((counts.shape[1],) * 2, dtype=np.int_)
-    np.add.at(matrix, (np.where(tied, columns, rows), columns), 1)
-    return matrix
+    return np.asarray(compare_leading(counts[voted], predicted[voted]).sum(axis=0), dtype=np.int_)
 
 
 def reliability(votes: ArrayLike, fractions: ArrayLike, *, most_bins: int = 8, per_bin: int = 20) -> Reliability:
@@ -157,19 +155,59 @@ def reliability(votes: ArrayLike, fractions: ArrayLike, *, most_bins: int = 8, p
     >>> bins.agreement.round(3), bins.galaxies
     (array([0.571]), array([2]))
     """
+    parts = bin_by_confidence(votes, fractions, most_bins=most_bins, per_bin=per_bin)
+    galaxies, totals, agreeing, confident = parts.sum(axis=0).T
+    agreement = agreeing / totals
+    scatter = ((parts[..., 2] - agreement * parts[..., 1]) ** 2).sum(axis=0)
+    error = np.sqrt(scatter * divide(galaxies, galaxies - 1)) / totals
+    return Reliability(confident / totals, agreement, error, galaxies.astype(np.int_))
+
+
+def bin_by_confidence(votes: ArrayLike, fractions: ArrayLike, *, most_bins: int = 8, per_bin: int = 20) -> Floats:
+    """What each galaxy adds to the sums of which `reliability` is made; galaxies of the same confidence stay together.
+
+    Arguments and errors as `reliability`.
+
+    Returns:
+        (galaxies, bins, 4): in its own bin, 1, its votes, those for the predicted leading answer, and votes ×
+        confidence; elsewhere, and without votes, 0.
+
+    >>> bin_by_confidence([[3, 1]], [[0.5, 0.5]])
+    array([[[1., 4., 3., 2.]]])
+    """
     if most_bins < 1 or per_bin < 1:
         raise SettingError(f"most_bins, per_bin: got {most_bins} and {per_bin}, expected at least 1.")
     counts, predicted = _checked(votes, fractions)
-    voted = counts.any(axis=1)
+    voted = np.flatnonzero(counts.any(axis=1))
     counts, predicted = counts[voted], predicted[voted]
-    leading = predicted.argmax(axis=1)[:, None]
-    confidence = np.take_along_axis(predicted, leading, axis=1)[:, 0]
-    agreeing, totals = np.take_along_axis(counts, leading, axis=1)[:, 0], counts.sum(axis=1)
-    bins = min(most_bins, max(1, len(totals) // per_bin)) if len(totals) else 0
-    parts = np.array_split(np.argsort(confidence, kind="stable"), bins) if bins else []
-    rows = [_agreement(confidence[part], agreeing[part], totals[part]) for part in parts]
-    columns = np.array(rows, dtype=np.float64).reshape(-1, 3).T
-    return Reliability(columns[0], columns[1], columns[2], np.array([len(part) for part in parts], dtype=np.int_))
+    rows, leading = np.arange(len(voted)), predicted.argmax(axis=1)
+    confidence, totals = predicted[rows, leading], counts.sum(axis=1)
+    bins = min(most_bins, max(1, len(voted) // per_bin))
+    ranks = np.searchsorted(np.sort(confidence), confidence)
+    found, numbers = np.unique(ranks * bins // max(1, len(voted)), return_inverse=True)
+    parts = np.zeros((len(np.asarray(votes)), len(found), 4))
+    parts[voted, numbers] = np.stack([np.ones(len(voted)), totals, counts[rows, leading], totals * confidence], axis=1)
+    return parts
+
+
+def sum_calibration_errors(sums: Floats) -> Floats:
+    """Expected calibration error times galaxies, ``Σ n |agreement − confidence|`` over bins of n galaxies.
+
+    The error is above 0 by chance alone, by about 0.8 of the standard error of a bin's agreement; compare it with
+    that of another model, or of a perfect one, on the same galaxies (Naeini, Cooper and Hauskrecht 2015, AAAI, 2901).
+
+    Args:
+        sums: (..., bins, 4), sums over galaxies of `bin_by_confidence`.
+
+    Returns:
+        (...) float64; 0 where there are no galaxies.
+
+    >>> float(sum_calibration_errors(bin_by_confidence([[3, 1]], [[0.5, 0.5]]).sum(axis=0)))  # 3/4 − 1/2
+    0.25
+    """
+    galaxies, totals, agreeing, confident = np.moveaxis(sums, -1, 0)
+    errors: Floats = (galaxies * divide(np.abs(agreeing - confident), totals, 0)).sum(axis=-1)
+    return errors
 
 
 def compare_with_truth(fractions: ArrayLike, lower: ArrayLike, upper: ArrayLike, truth: ArrayLike) -> TruthScores:
@@ -204,15 +242,6 @@ def compare_with_truth(fractions: ArrayLike, lower: ArrayLike, upper: ArrayLike,
         coverage=float(((low <= true) & (true <= high)).mean()),
         galaxies=len(true),
     )
-
-
-def _agreement(confidence: Floats, agreeing: Floats, totals: Floats) -> tuple[float, float, float]:
-    """Mean confidence, agreement and its standard error of the galaxies of one bin."""
-    votes, galaxies = totals.sum(), len(totals)
-    agreement = agreeing.sum() / votes
-    scatter = np.sum((agreeing - agreement * totals) ** 2)
-    error = np.sqrt(scatter * galaxies / (galaxies - 1)) / votes if galaxies > 1 else np.nan
-    return float(confidence @ totals / votes), float(agreement), float(error)
 
 
 def _checked(votes: ArrayLike, fractions: ArrayLike) -> tuple[Floats, Floats]:

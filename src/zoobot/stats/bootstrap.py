@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from zoobot.stats.concentrations import Floats
 
-__all__ = ["Weights", "add_up", "bootstrap_weights"]
+__all__ = ["Weights", "add_up", "bootstrap_weights", "divide"]
 
 Weights: TypeAlias = NDArray[np.uint8]
 
@@ -45,4 +45,15 @@ def add_up(columns: Mapping[str, Floats], weights: Weights) -> dict[str, Floats]
         parts = [values[chunk].reshape(len(values[chunk]), -1) for values in columns.values()]
         sums += weights[:, chunk].astype(np.float64) @ np.concatenate(parts, axis=1)
     each = zip(shapes.items(), np.split(sums, np.cumsum(widths)[:-1], axis=1), strict=True)
-    return {name: part.reshape(-1, *shape) for (name, shape), part in each}
+    return {name: part.reshape(len(weights), *shape) for (name, shape), part in each}
+
+
+def divide(numerator: Floats, denominator: Floats, empty: float = np.nan) -> Floats:
+    """Quotient of sums of the same shape, ``empty`` where there is nothing to divide by.
+
+    >>> divide(np.array([1.0, 0.0]), np.array([2.0, 0.0]))
+    array([0.5, nan])
+    """
+    quotients = np.full(np.shape(numerator), empty, dtype=np.float64)
+    np.divide(numerator, denominator, out=quotients, where=denominator > 0)
+    return quotients

@@ -16,6 +16,7 @@ from scipy import special
 
 from zoobot.errors import SettingError
 from zoobot.stats import agreement, dirichlet
+from zoobot.stats.bootstrap import add_up, bootstrap_weights, divide
 from zoobot.stats.concentrations import (
     Floats,
     Groups,
@@ -34,13 +35,16 @@ __all__ = [
     "Estimate",
     "PitHistogram",
     "Transform",
-    "calibration_error",
     "coverage",
     "measure_calibration",
     "pit_histogram",
+    "share_inside",
     "transform_truth",
     "transform_votes",
 ]
+
+
+_RESAMPLES = 100
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,8 @@ class Calibration:
         loss: mean −log probability of a galaxy's votes; of all questions, their sum.
         credibilities: of the central intervals.
         coverages: share of the observed votes inside them, one for each.
-        calibration_error: expected calibration error of the leading answers, see `calibration_error`.
+        calibration_error: expected calibration error of the leading answers, see
+            `zoobot.stats.agreement.sum_calibration_errors`; its standard error is the scatter of bootstrap samples.
         deviation: mean standard deviation of the posterior of fractions.
         width: mean width of the 90% credible interval of fractions.
         pit: where votes stand in their predicted distributions.
@@ -180,7 +185,7 @@ def coverage(transform: Transform, credibility: float = 0.9, weights: ArrayLike 
     Estimate(value=0.25, standard_error=0.25)
     """
     check_credibility(credibility)
-    return _mean(_share_inside(transform, 0.5 - credibility / 2, 0.5 + credibility / 2), weights)
+    return _mean(share_inside(transform, 0.5 - credibility / 2, 0.5 + credibility / 2), weights)
 
 
 def pit_histogram(transform: Transform, bins: int = 10, weights: ArrayLike = 1.0) -> PitHistogram:
@@ -199,26 +204,10 @@ def pit_histogram(transform: Transform, bins: int = 10, weights: ArrayLike = 1.0
     if bins < 1:
         raise SettingError(f"bins: got {bins}, expected at least 1.")
     edges = np.linspace(0, 1, bins + 1)
-    parts = [_mean(_share_inside(transform, low, high), weights) for low, high in itertools.pairwise(edges)]
+    parts = [_mean(share_inside(transform, low, high), weights) for low, high in itertools.pairwise(edges)]
     density = np.array([part.value * bins for part in parts])
     errors = np.array([part.standard_error * bins for part in parts])
     return PitHistogram(density, errors, int(np.isfinite(transform.lower).any(axis=1).sum()))
-
-
-def calibration_error(bins: agreement.Reliability) -> Estimate:
-    """Expected calibration error, ``Σ n |agreement − confidence| / Σ n`` over bins of n galaxies.
-
-    It is above 0 by chance alone, by about 0.8 of the mean standard error of a bin; compare it with that of another
-    model on the same galaxies (Naeini, Cooper and Hauskrecht 2015, AAAI, 2901).
-
-    >>> calibration_error(agreement.reliability([[3, 1], [5, 5]], [[0.7, 0.3], [0.4, 0.6]])).value.__round__(3)
-    0.057
-    """
-    if not bins.galaxies.sum():
-        return Estimate(np.nan, np.nan)
-    weights = bins.galaxies / bins.galaxies.sum()
-    value = weights @ np.abs(bins.agreement - bins.confidence)
-    return Estimate(float(value), float(np.sqrt(weights**2 @ bins.standard_error**2)))
 
 
 def measure_calibration(
@@ -265,14 +254,19 @@ class _Measured:
         self.transform = transform = transform_votes(votes, alpha, groups)
         absent = np.isnan(transform.lower)
         lower, upper = dirichlet.fraction_intervals(alpha, groups, 0.9)
-        self.inside = [_share_inside(transform, 0.5 - each / 2, 0.5 + each / 2) for each in credibilities]
+        self.inside = [share_inside(transform, 0.5 - each / 2, 0.5 + each / 2) for each in credibilities]
         self.deviations = np.where(absent, np.nan, np.sqrt(dirichlet.fraction_variances(alpha, groups)))
         self.widths = np.where(absent, np.nan, upper - lower)
         fractions = dirichlet.expected_fractions(alpha, groups)
-        self.errors = [
-            calibration_error(agreement.reliability(votes[:, part], fractions[:, part]))
-            for part in (slice(first, last + 1) for first, last in groups)
-        ]
+        samples = bootstrap_weights(len(votes), _RESAMPLES)
+        self.errors, self.galaxies = np.zeros((2, 1 + _RESAMPLES, len(groups)))
+        for index, (first, last) in enumerate(groups):
+            bins = agreement.bin_by_confidence(votes[:, first : last + 1], fractions[:, first : last + 1])
+            sums = add_up({"bins": bins}, samples)["bins"]
+            self.errors[:, index], self.galaxies[:, index] = (
+                agreement.sum_calibration_errors(sums),
+                sums[..., 0].sum(axis=1),
+            )
 
     def summarise(self, questions: list[int]) -> Calibration:
         sizes = [last - first + 1 for first, last in (self.groups[question] for question in questions)]
@@ -286,7 +280,7 @@ class _Measured:
             loss=_mean(losses[:, None]),
             credibilities=self.credibilities,
             coverages=tuple(_mean(inside[:, columns], weights) for inside in self.inside),
-            calibration_error=_combine([self.errors[q] for q in questions], voted.sum(axis=0)),
+            calibration_error=self._estimate_error(questions),
             deviation=_mean(self.deviations[:, columns], weights),
             width=_mean(self.widths[:, columns], weights),
             pit=pit_histogram(
@@ -294,9 +288,19 @@ class _Measured:
             ),
         )
 
+    def _estimate_error(self, questions: list[int]) -> Estimate:
+        """Mean calibration error over pairs of galaxy and question, and its scatter in samples of the galaxies."""
+        found = divide(self.errors[:, questions].sum(axis=1), self.galaxies[:, questions].sum(axis=1))
+        enough = np.isfinite(found[1:]).any() and self.galaxies[0, questions].max() > 1
+        return Estimate(float(found[0]), float(np.nanstd(found[1:])) if enough else np.nan)
 
-def _share_inside(transform: Transform, low: float, high: float) -> Floats:
-    """Share of each step from lower to upper that is between low and high; NaN stays."""
+
+def share_inside(transform: Transform, low: float, high: float) -> Floats:
+    """Share of each step from lower to upper that is between low and high, from 0 to 1; NaN stays.
+
+    >>> share_inside(Transform(np.array([[0.0]]), np.array([[0.4]])), 0.1, 1)
+    array([[0.75]])
+    """
     lower, upper = transform.lower, transform.upper
     size = upper - lower
     overlap = np.minimum(upper, high) - np.maximum(lower, low)
@@ -321,15 +325,3 @@ def _mean(values: Floats, weights: ArrayLike = 1.0) -> Estimate:
     scatter = ((shares * (filled - mean)).sum(axis=1) ** 2).sum()
     error = np.sqrt(scatter * galaxies / (galaxies - 1)) / total if galaxies > 1 else np.nan
     return Estimate(mean, float(error))
-
-
-def _combine(estimates: list[Estimate], galaxies: ArrayLike) -> Estimate:
-    """Mean of the questions' estimates, weighted by galaxies; those without any do not count."""
-    numbers = np.asarray(galaxies, dtype=np.float64)
-    if not numbers.any():
-        return Estimate(np.nan, np.nan)
-    pairs = [(each, n) for each, n in zip(estimates, numbers / numbers.sum(), strict=True) if n]
-    return Estimate(
-        sum(each.value * n for each, n in pairs),
-        float(np.sqrt(sum((each.standard_error * n) ** 2 for each, n in pairs))),
-    )

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from zoobot.errors import SettingError
+from zoobot.stats.bootstrap import divide
 from zoobot.stats.concentrations import Floats
 
 __all__ = ["RocCurve", "area_under_roc", "classification_scores", "roc_curve"]
@@ -56,16 +57,15 @@ def classification_scores(confusion: ArrayLike) -> dict[str, Floats]:
     true, predicted = matrix.sum(axis=-1), matrix.sum(axis=-2)
     right = np.diagonal(matrix, axis1=-2, axis2=-1)
     each = {
-        "precision": _divide(right, predicted),
-        "recall": _divide(right, true),
-        "f1": _divide(2 * right, true + predicted),
+        "precision": divide(right, predicted, 0),
+        "recall": divide(right, true, 0),
+        "f1": divide(2 * right, true + predicted, 0),
     }
     total, met = true.sum(axis=-1), (true + predicted > 0).astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        scores: dict[str, Floats] = {"accuracy": right.sum(axis=-1) / total}
-        for mean, weights in (("macro", met), ("weighted", true)):
-            for name, values in each.items():
-                scores[f"{name}_{mean}"] = (values * weights).sum(axis=-1) / weights.sum(axis=-1)
+    scores = {"accuracy": divide(right.sum(axis=-1), total)}
+    for mean, weights in (("macro", met), ("weighted", true)):
+        for name, values in each.items():
+            scores[f"{name}_{mean}"] = divide((values * weights).sum(axis=-1), weights.sum(axis=-1))
     return scores
 
 
@@ -75,7 +75,7 @@ def roc_curve(positive: ArrayLike, scores: ArrayLike) -> RocCurve:
     Args:
         positive: (galaxies,) of True and False, such as whether an answer leads in votes.
         scores: (galaxies,), higher where positive is more likely, such as its predicted fraction; equal ones make
-            one point.
+            one point. Points on the straight line between others are left out.
 
     Raises:
         SettingError: shapes do not fit, a score is NaN, or all galaxies are positive, or none.
@@ -89,13 +89,12 @@ def roc_curve(positive: ArrayLike, scores: ArrayLike) -> RocCurve:
         raise SettingError("positive: got galaxies all of one kind, expected some that are and some that are not.")
     order = np.argsort(-values, kind="stable")
     last_of_ties = np.flatnonzero(np.append(np.diff(values[order]) != 0, True))
-    true = np.cumsum(is_positive[order])[last_of_ties]
-    false = last_of_ties + 1 - true
-    return RocCurve(
-        np.append(0.0, false / false[-1]),
-        np.append(0.0, true / true[-1]),
-        np.append(np.inf, values[order][last_of_ties]),
-    )
+    true = np.append(0, np.cumsum(is_positive[order])[last_of_ties])
+    false = np.append(0, last_of_ties + 1) - true
+    turns = np.diff(true)[:-1] * np.diff(false)[1:] != np.diff(true)[1:] * np.diff(false)[:-1]
+    corners = np.concatenate([[True], turns, [True]])
+    thresholds = np.append(np.inf, values[order][last_of_ties])
+    return RocCurve((false / false[-1])[corners], (true / true[-1])[corners], thresholds[corners])
 
 
 def area_under_roc(positive: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None) -> Floats:
@@ -134,14 +133,7 @@ def _areas(positive: NDArray[np.bool_], starts: NDArray[np.intp], weights: NDArr
     above = np.add.reduceat(np.where(positive, weights, 0.0), starts, axis=1)
     below = np.add.reduceat(np.where(positive, 0.0, weights), starts, axis=1)
     pairs = (above * (np.cumsum(below, axis=1) - below / 2)).sum(axis=1)
-    with np.errstate(invalid="ignore"):
-        areas: Floats = pairs / (above.sum(axis=1) * below.sum(axis=1))
-    return areas
-
-
-def _divide(numerator: Floats, denominator: Floats) -> Floats:
-    """Quotient, 0 where both are."""
-    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
+    return divide(pairs, above.sum(axis=1) * below.sum(axis=1))
 
 
 def _checked(positive: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], Floats]:

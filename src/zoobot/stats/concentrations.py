@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
 from zoobot.errors import SettingError
 from zoobot.processes import count_cores
@@ -21,6 +22,8 @@ __all__ = [
     "check_votes",
     "draw_fractions",
     "for_each_chunk",
+    "log_multichoose",
+    "round_votes",
     "spread_over_answers",
     "sum_questions",
 ]
@@ -79,7 +82,7 @@ def check_concentrations(
             f"concentrations: got shape {alpha.shape}, expected (galaxies, samples, {answers}) or "
             f"(galaxies, {answers}) to fit the question_index_groups."
         )
-    if not ((alpha > 0) & (alpha <= 1e9)).all():  # NaN is neither
+    if not (alpha.min(initial=1) > 0 and alpha.max(initial=1) <= 1e9):  # NaN is neither
         raise SettingError("concentrations: got a value that is not above 0 and at most 1e9, expected such numbers.")
     return (alpha[:, None, :] if alpha.ndim == 2 else alpha), groups
 
@@ -88,15 +91,17 @@ def draw_fractions(alpha: Floats, generator: np.random.Generator) -> Floats:
     """Draw from Dirichlet distributions of one question, (..., answers): of each row, one draw.
 
     Gammas in logarithms, ``ln g(α) = ln g(α + 1) + ln(u) / α`` (Marsaglia and Tsang 2000, ACM Trans. Math. Softw. 26,
-    363), since those of tiny
-    concentrations are too small for float64, all of them at once.
+    363), since those of tiny concentrations are too small for float64, all of them at once.
 
     >>> draw_fractions(np.full((3, 2), 1e-4), np.random.default_rng(0)).sum(axis=1)
     array([1., 1., 1.])
     """
     logarithms = np.log(generator.standard_gamma(alpha + 1)) + np.log(1 - generator.random(alpha.shape)) / alpha
-    shares = np.exp(logarithms - logarithms.max(axis=-1, keepdims=True))
-    return np.asarray(shares / shares.sum(axis=-1, keepdims=True))
+    shares = np.moveaxis(logarithms, -1, 0).copy()  # answers first: sums over few neighbours are slow
+    shares -= shares.max(axis=0)
+    np.exp(shares, out=shares)
+    shares /= shares.sum(axis=0)
+    return np.moveaxis(shares, 0, -1)
 
 
 def check_votes(votes: ArrayLike, shape: tuple[int, int], *, whole: bool = False) -> Floats:
@@ -113,6 +118,38 @@ def check_votes(votes: ArrayLike, shape: tuple[int, int], *, whole: bool = False
     if whole and (counts % 1).any():
         raise SettingError("votes: got a number that is not whole, and this is about single votes; round them first.")
     return counts
+
+
+def round_votes(votes: ArrayLike, question_index_groups: Groups) -> Floats:
+    """Whole votes that add up to each question's rounded total, by the method of largest remainders (Hamilton's).
+
+    Each answer gets the whole part of its votes, and those with the largest remainders one more until the total is
+    reached; of equal remainders the first. Every answer stays within one vote of what it was.
+
+    Args:
+        votes: (galaxies, answers), finite and ≥ 0.
+        question_index_groups: first and last index (inclusive) of the answers of each question.
+
+    Returns:
+        (galaxies, answers) float64, whole; votes that are whole already are as given.
+
+    Raises:
+        SettingError: the shape does not fit, or a vote is not finite and ≥ 0.
+
+    >>> round_votes([[0.4, 0.4, 2.2], [1.0, 2.0, 0.0]], [(0, 2)])  # rounded one by one, a vote would be lost
+    array([[1., 0., 2.],
+           [1., 2., 0.]])
+    """
+    groups = check_question_index_groups(question_index_groups)
+    given = np.asarray(votes, dtype=np.float64)
+    given = check_votes(given, (len(given) if given.ndim else 0, groups[-1][1] + 1))
+    whole = np.floor(given)
+    missing = np.rint(sum_questions(given, groups)) - sum_questions(whole, groups)
+    for number, (first, last) in enumerate(groups):
+        question = slice(first, last + 1)
+        order = (whole[:, question] - given[:, question]).argsort(axis=1, kind="stable")
+        whole[:, question] += order.argsort(axis=1) < missing[:, number, None]
+    return whole
 
 
 def check_totals(totals: ArrayLike, shape: tuple[int, int]) -> NDArray[np.int64]:
@@ -156,6 +193,18 @@ def sum_questions(values: Floats, groups: Groups) -> Floats:
 def spread_over_answers(values: NDArray[Number], groups: Groups) -> NDArray[Number]:
     """Give each answer the value of its question, on the last axis: (..., questions) to (..., answers)."""
     return np.repeat(values, [last - first + 1 for first, last in groups], axis=-1)
+
+
+def log_multichoose(alpha: Floats, votes: NDArray[Any]) -> Floats:
+    """Logarithm of the multiset coefficient, ``lnΓ(α + k) − lnΓ(α) − lnΓ(k + 1)``; exactly 0 for k = 0.
+
+    All that the Dirichlet-multinomial is made of: the log probability of a question's votes is its sum over the
+    answers, less that of Σα and Σk. Arguments broadcast.
+
+    >>> float(np.exp(log_multichoose(np.array(3.0), np.array(2))).round(12))  # pairs of three things, with repetition
+    6.0
+    """
+    return np.asarray(special.gammaln(alpha + votes) - special.gammaln(alpha) - special.gammaln(votes + 1))
 
 
 def answer_betas(alpha: Floats, groups: Groups) -> tuple[Floats, Floats]:

@@ -4,6 +4,7 @@ The posterior of a galaxy's fractions is a mixture: each sample has the same wei
 fractions of each question follow ``Dirichlet(α)`` with A = Σα, independently of the other questions.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -53,8 +54,12 @@ def expected_fractions(concentrations: ArrayLike, question_index_groups: Groups)
            [0.5 , 0.5 ]])
     """
     alpha, groups = check_concentrations(concentrations, question_index_groups)
-    fractions: Floats = (alpha / spread_over_answers(sum_questions(alpha, groups), groups)).mean(axis=1)
-    return fractions
+
+    def compute(some: Floats) -> Floats:
+        fractions: Floats = (some / spread_over_answers(sum_questions(some, groups), groups)).mean(axis=1)
+        return fractions
+
+    return _compute_in_chunks(compute, alpha, alpha.shape[2])
 
 
 def fraction_variances(concentrations: ArrayLike, question_index_groups: Groups) -> Floats:
@@ -77,10 +82,14 @@ def fraction_variances(concentrations: ArrayLike, question_index_groups: Groups)
            [0.05  , 0.05  ]])
     """
     alpha, groups = check_concentrations(concentrations, question_index_groups)
-    total = spread_over_answers(sum_questions(alpha, groups), groups)
-    mean = alpha / total
-    variances: Floats = (mean * (1 - mean) / (total + 1)).mean(axis=1) + mean.var(axis=1)
-    return variances
+
+    def compute(some: Floats) -> Floats:
+        total = spread_over_answers(sum_questions(some, groups), groups)
+        mean = some / total
+        variances: Floats = (mean * (1 - mean) / (total + 1)).mean(axis=1) + mean.var(axis=1)
+        return variances
+
+    return _compute_in_chunks(compute, alpha, alpha.shape[2])
 
 
 def fraction_covariances(concentrations: ArrayLike, question_index_groups: Groups) -> Floats:
@@ -104,18 +113,22 @@ def fraction_covariances(concentrations: ArrayLike, question_index_groups: Group
             [-0.0833,  0.0833]]])
     """
     alpha, groups = check_concentrations(concentrations, question_index_groups)
-    total = spread_over_answers(sum_questions(alpha, groups), groups)
-    mean = alpha / total
-    samples = alpha.shape[1]
-    away = mean - mean.mean(axis=1, keepdims=True)
-    covariances: Floats = away.swapaxes(1, 2) @ away / samples
-    for first, last in groups:
-        question = slice(first, last + 1)
-        m, scaled = mean[..., question], mean[..., question] / (total[..., question] + 1)
-        covariances[:, question, question] -= m.swapaxes(1, 2) @ scaled / samples
-        diagonal = np.arange(first, last + 1)
-        covariances[:, diagonal, diagonal] += scaled.mean(axis=1)
-    return covariances
+    _, samples, answers = alpha.shape
+
+    def compute(some: Floats) -> Floats:
+        total = spread_over_answers(sum_questions(some, groups), groups)
+        mean = some / total
+        away = mean - mean.mean(axis=1, keepdims=True)
+        covariances: Floats = away.swapaxes(1, 2) @ away / samples
+        for first, last in groups:
+            question = slice(first, last + 1)
+            m, scaled = mean[..., question], mean[..., question] / (total[..., question] + 1)
+            covariances[:, question, question] -= m.swapaxes(1, 2) @ scaled / samples
+            diagonal = np.arange(first, last + 1)
+            covariances[:, diagonal, diagonal] += scaled.mean(axis=1)
+        return covariances
+
+    return _compute_in_chunks(compute, alpha, answers, answers)
 
 
 def fraction_density(x: ArrayLike, concentrations: ArrayLike, question_index_groups: Groups) -> Floats:
@@ -226,8 +239,8 @@ def highest_density_intervals(
 
     Where the posterior has one mode, as nearly always, no fraction outside has a higher density than one inside. With
     several modes the region of highest density may be in pieces; this is the shortest single interval, of those near
-    seven tail probabilities. It holds its probability within 1e-8, as nearly as float64 can (see `fraction_quantiles`),
-    and is never longer than that of `fraction_intervals`, which takes a thirteenth of the time.
+    25 tail probabilities. It holds its probability within 1e-8, as nearly as float64 can (see `fraction_quantiles`),
+    and is never longer than that of `fraction_intervals`, which takes a quarter of the time.
 
     Arguments, result and errors as `fraction_intervals`.
 
@@ -244,8 +257,19 @@ def highest_density_intervals(
         shortest = beta_mixtures.shortest_intervals(*answer_betas(alpha[chunk], groups), credibility)
         edges[:, chunk] = np.reshape(shortest, (2, -1, answers))
 
-    for_each_chunk(work, galaxies, samples * answers)
+    for_each_chunk(work, galaxies, 8 * samples * answers)
     return edges[0], edges[1]
+
+
+def _compute_in_chunks(compute: Callable[[Floats], Floats], alpha: Floats, *shape: int) -> Floats:
+    """What a function makes of concentrations, of this shape for each galaxy, in chunks of galaxies."""
+    result = np.empty((len(alpha), *shape))
+
+    def work(chunk: slice) -> None:
+        result[chunk] = compute(alpha[chunk])
+
+    for_each_chunk(work, len(alpha), alpha.shape[1] * alpha.shape[2] + math.prod(shape))
+    return result
 
 
 def _apply(

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from zoobot.schemas import Schema
+from zoobot.stats.bootstrap import divide
 from zoobot.stats.concentrations import (
     Floats,
     Groups,
@@ -11,11 +12,12 @@ from zoobot.stats.concentrations import (
     check_concentrations,
     check_votes,
     for_each_chunk,
+    round_votes,
     sum_questions,
 )
 from zoobot.stats.predictive import iterate_count_probabilities
 
-__all__ = ["count_volunteers", "crps", "measure_fractions"]
+__all__ = ["compare_leading", "count_volunteers", "crps", "find_leading", "measure_fractions"]
 
 
 def count_volunteers(votes: ArrayLike, schema: Schema) -> Floats:
@@ -47,7 +49,7 @@ def crps(votes: ArrayLike, concentrations: ArrayLike, question_index_groups: Gro
     absolute error; unlike the loss it forgives a little probability where it matters little.
 
     Args:
-        votes: (galaxies, answers), ≥ 0; rounded if they are not whole.
+        votes: (galaxies, answers), ≥ 0; `round_votes` makes them whole.
         concentrations: (galaxies, samples, answers), or (galaxies, answers) for one sample; finite and > 0.
         question_index_groups: first and last index (inclusive) of the answers of each question.
 
@@ -64,9 +66,8 @@ def crps(votes: ArrayLike, concentrations: ArrayLike, question_index_groups: Gro
     """
     alpha, groups = check_concentrations(concentrations, question_index_groups)
     galaxies, _, answers = alpha.shape
-    counts = check_votes(votes, (galaxies, answers))
-    totals = np.rint(sum_questions(counts, groups)).astype(np.int64)
-    counts = np.rint(counts)
+    counts = round_votes(check_votes(votes, (galaxies, answers)), groups)
+    totals = sum_questions(counts, groups).astype(np.int64)
     result = np.full((galaxies, answers), np.nan)
     for index, (first, last) in enumerate(groups):
         question = slice(first, last + 1)
@@ -77,39 +78,63 @@ def crps(votes: ArrayLike, concentrations: ArrayLike, question_index_groups: Gro
     return result
 
 
-def measure_fractions(votes: Floats, fractions: Floats, groups: Groups) -> dict[str, Floats]:
-    """Errors of each galaxy's fractions and leading answers for each question.
+def measure_fractions(votes: Floats, fractions: Floats) -> dict[str, Floats]:
+    """Errors of each galaxy's fractions for one question, and whether the leading answer is right.
 
     Args:
         votes: (galaxies, answers).
         fractions: (galaxies, answers), predicted.
-        groups: first and last index (inclusive) of the answers of each question.
 
     Returns:
-        Each (galaxies, questions): ``mean_absolute_error`` and ``mean_square_error`` of the fractions against k/N,
-        means over answers; ``correct``, 1 where the highest fraction's answer has the most votes, else 0; and
-        ``leading``, the highest k/N. Without meaning where there are no votes.
+        Each (galaxies,): ``mean_absolute_error`` and ``mean_square_error`` of the fractions against k/N, means over
+        answers; ``correct``, 1 where `compare_leading` is on the diagonal, else 0. Without meaning where there are no
+        votes.
 
-    >>> measured = measure_fractions(np.array([[3.0, 1.0]]), np.array([[0.5, 0.5]]), [(0, 1)])
-    >>> {name: float(values[0, 0]) for name, values in measured.items()}
-    {'mean_absolute_error': 0.25, 'mean_square_error': 0.0625, 'correct': 1.0, 'leading': 0.75}
+    >>> measured = measure_fractions(np.array([[3.0, 1.0]]), np.array([[0.5, 0.5]]))
+    >>> {name: float(values[0]) for name, values in measured.items()}
+    {'mean_absolute_error': 0.25, 'mean_square_error': 0.0625, 'correct': 1.0}
     """
-    columns: dict[str, list[Floats]] = {
-        "mean_absolute_error": [],
-        "mean_square_error": [],
-        "correct": [],
-        "leading": [],
+    error = fractions - divide(votes, np.broadcast_to(votes.sum(axis=1, keepdims=True), votes.shape), 0)
+    return {
+        "mean_absolute_error": np.abs(error).mean(axis=1),
+        "mean_square_error": (error**2).mean(axis=1),
+        "correct": np.einsum("gii->g", compare_leading(votes, fractions)),
     }
-    for first, last in groups:
-        counts, predicted = votes[:, first : last + 1], fractions[:, first : last + 1]
-        totals = np.maximum(counts.sum(axis=1, keepdims=True), np.finfo(float).tiny)
-        error, most = predicted - counts / totals, counts.max(axis=1)
-        chosen = np.take_along_axis(counts, predicted.argmax(axis=1)[:, None], axis=1)[:, 0]
-        columns["mean_absolute_error"].append(np.abs(error).mean(axis=1))
-        columns["mean_square_error"].append((error**2).mean(axis=1))
-        columns["correct"].append((chosen == most).astype(np.float64))
-        columns["leading"].append(most / totals[:, 0])
-    return {name: np.stack(values, axis=1) for name, values in columns.items()}
+
+
+def compare_leading(votes: Floats, fractions: Floats) -> Floats:
+    """Each galaxy's cell of the confusion matrix: the answer that leads in votes (row) and in fractions (column).
+
+    Of answers that tie for the most votes it is the predicted one if that is among them, else the first: any of them is
+    right. Of fractions that tie, the first is the prediction.
+
+    Args:
+        votes: (galaxies, answers) of one question.
+        fractions: (galaxies, answers), predicted.
+
+    Returns:
+        (galaxies, answers, answers), of 0 and 1; without meaning where there are no votes.
+
+    >>> compare_leading(np.array([[0.0, 2.0]]), np.array([[0.7, 0.3]]))
+    array([[[0., 0.],
+            [1., 0.]]])
+    """
+    rows, predicted = np.arange(len(votes)), fractions.argmax(axis=1)
+    most = np.where(find_leading(votes)[rows, predicted], predicted, votes.argmax(axis=1))
+    cells = np.zeros((*votes.shape, votes.shape[1]))
+    cells[rows, most, predicted] = 1
+    return cells
+
+
+def find_leading(votes: Floats) -> NDArray[np.bool_]:
+    """Whether each answer has the most votes for its question, alone or with others, of (galaxies, answers).
+
+    >>> find_leading(np.array([[3.0, 1.0], [2.0, 2.0]]))
+    array([[ True, False],
+           [ True,  True]])
+    """
+    leading: NDArray[np.bool_] = votes == votes.max(axis=1, keepdims=True, initial=0)
+    return leading
 
 
 def _question_crps(counts: Floats, totals: NDArray[np.int64], alpha: Floats) -> Floats:

@@ -6,11 +6,15 @@ known, it is drawn from what the votes say of it: its posterior, with a prior fi
 go together just as votes and true ones do, so that any score of the drawn fractions as predictions has the mean of the
 true ones', for few votes as for many. No model is asked: all models have the same floor.
 
-The prior is a mixture of many Dirichlets, whose weights alone are fitted, by expectation maximisation towards the most
-probable ones (Laird 1978, J. Am. Stat. Assoc. 73, 805), in parts by N, as who is asked depends on the fractions too.
-It cannot know how fractions are spread more finely than the votes tell. On a simulated survey of 3000 galaxies, 8 to 40
-votes a question, the estimates are 1 to 4% too low for the loss, within 9% for RMS and mean absolute errors, mostly too
-low, and within 0.05 for the accuracy.
+The prior is a mixture of Dirichlets, whose weights alone are fitted, by expectation maximisation towards the most
+probable ones (Laird 1978, J. Am. Stat. Assoc. 73, 805), in parts by N, as who is asked depends on the fractions too,
+and for each fifth of the galaxies to the votes of the others: a prior that knows a galaxy's own votes makes them seem
+less noisy than they are (of 400 galaxies with 30 votes each, by 2% of the loss, 3% of errors and 1% of the accuracy).
+
+It cannot know how fractions are spread more finely than the votes tell. Where the truth is known (made surveys of 400
+to 1500 galaxies, and votes drawn from the published fractions of Galaxy Zoo 2's 11 questions, many of which are 0 or
+1), the estimates are off by 2.4% for the loss, 2.1% for RMS, 5.2% for mean absolute errors and 0.9% for the accuracy
+on average, at most by 7%, 8%, 16% and 3%; most losses and errors are too high, accuracies on average just right.
 """
 
 from collections.abc import Iterator
@@ -25,12 +29,13 @@ from zoobot.stats.concentrations import Floats, check_votes, draw_fractions, for
 __all__ = ["draw_true_fractions", "multinomial_loss"]
 
 _SUMS = (1.0, 4.0, 16.0, 64.0, 256.0)  # Σα of the prior's Dirichlets about each centre, from broad to narrow
-_CENTRES = 50
+_CENTRES = 10
 _FITTED_GALAXIES = 2000
 _ITERATIONS = 200
 _LEAST_WEIGHT = 1e-3
 _NO_WEIGHT = 1e-12
 _PARTS = 3
+_FOLDS = 5
 _GALAXIES_A_PART = 100
 
 
@@ -58,8 +63,11 @@ def draw_true_fractions(votes: ArrayLike, draws: int, generator: np.random.Gener
     check_votes(counts, (counts.shape[0], counts.shape[1]))
     fitted = []
     for rows in _part_by_total(counts.sum(axis=1)):
-        alpha, weights = _fit_prior(counts[rows], generator)
-        fitted.append((rows, alpha, _choose_among(counts[rows], alpha, weights)))
+        folds = np.array_split(generator.permutation(rows), _FOLDS) if len(rows) > 1 else [rows]
+        for fold in filter(len, folds):
+            others = np.setdiff1d(rows, fold) if len(rows) > 1 else rows
+            alpha, weights = _fit_prior(counts[others], generator)
+            fitted.append((fold, alpha, _choose_among(counts[fold], alpha, weights)))
     for _ in range(draws):
         fractions = np.full(counts.shape, 1 / counts.shape[1])
         for rows, alpha, cumulative in fitted:
@@ -103,12 +111,15 @@ def _fit_prior(votes: Floats, generator: np.random.Generator) -> tuple[Floats, F
     centres = votes[:_CENTRES] + 0.5
     centres /= centres.sum(axis=1, keepdims=True)
     alpha = np.concatenate([np.ones((1, votes.shape[1])), *(total * centres for total in _SUMS)])
-    log_p = _log_probability(votes, alpha)
+    distinct, times = np.unique(votes, axis=0, return_counts=True)
+    log_p = _log_probability(distinct, alpha)
     # what is as good as 0 is 0: processors are slow with numbers near the smallest there are
     likelihood = np.exp(np.maximum(log_p - log_p.max(axis=1, keepdims=True), -100))
     weights = np.full(len(alpha), 1 / len(alpha))
     for _ in range(_ITERATIONS):
-        weights = weights * ((1 / (likelihood @ weights)) @ likelihood) / len(votes)
+        # einsum, as the threads of matrix products wait for one another on a busy machine
+        shares = times / np.einsum("vc,c->v", likelihood, weights)
+        weights = weights * np.einsum("v,vc->c", shares, likelihood) / len(votes)
         weights[weights < _NO_WEIGHT] = 0
     kept = weights >= min(_LEAST_WEIGHT, weights.max())
     return alpha[kept], weights[kept] / weights[kept].sum()

@@ -4,6 +4,9 @@ Given one sample, a question's votes follow the Dirichlet-multinomial distributi
 the beta-binomial, ``p(k) = C(N, k) B(α + k, A − α + N − k) / B(α, A − α)`` with A = Σα; samples have equal weights.
 """
 
+import functools
+import itertools
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -12,6 +15,7 @@ from scipy import special
 
 from zoobot.errors import SettingError
 from zoobot.stats.concentrations import (
+    CHUNK_VALUES,
     Floats,
     Groups,
     answer_betas,
@@ -21,6 +25,7 @@ from zoobot.stats.concentrations import (
     check_votes,
     draw_fractions,
     for_each_chunk,
+    log_multichoose,
     spread_over_answers,
     sum_questions,
 )
@@ -38,6 +43,7 @@ __all__ = [
 ]
 
 _ROUNDING = 1e-12  # of sums of probabilities
+_CHEAPER = 4  # to look at this many of all possible votes takes about as long as to draw one
 _TIE = 1e-9  # of log probabilities, relative: what differs by less is the same but for rounding
 
 
@@ -237,20 +243,22 @@ def surprise(
 ) -> Floats:
     """How probable votes are that are no more probable than those observed: small where the votes surprise.
 
-    ``P(p(k') ≤ p(k))`` for k' of the same N from the posterior predictive, by drawing k' and counting k among them,
-    ``(1 + draws no more probable) / (1 + draws)``: then it is at most u with a probability of at most u if the
-    posterior is right, however few the draws are (Besag and Clifford 1989, Biometrika 76, 633). Its standard error is
-    ``sqrt(P (1 − P) / draws)``. Galaxies are drawn for independently: chunks and threads do not matter.
+    ``P(p(k') ≤ p(k))`` for k' of the same N from the posterior predictive. With few answers or votes, where there
+    are at most four times as many different k' as draws, it is the sum over all of them. Else k' are drawn and k
+    counted among them, ``(1 + draws no more probable) / (1 + draws)``, with a standard error of
+    ``sqrt(P (1 − P) / draws)``. Either way it is at most u with a probability of at most u if the posterior is right,
+    however few the draws are (Besag and Clifford 1989, Biometrika 76, 633). Galaxies and questions are drawn for
+    independently: chunks and threads do not matter.
 
     Args:
         votes: (galaxies, answers), whole and ≥ 0.
         concentrations: (galaxies, samples, answers), or (galaxies, answers) for one sample; finite and > 0.
         question_index_groups: first and last index (inclusive) of the answers of each question.
-        draws: votes drawn for each galaxy and question; time goes with it, 4 ms a galaxy for 1000.
+        draws: votes drawn for each galaxy and question; time goes with it.
         seed: of the draws; the same seed gives the same result.
 
     Returns:
-        (galaxies, questions) float64, from 1 / (1 + draws) to 1; exactly 1 where a question has no votes.
+        (galaxies, questions) float64, 0 to 1; exactly 1 where a question has no votes.
 
     Raises:
         SettingError: shapes do not fit, a concentration is not finite and > 0, a vote not whole and ≥ 0, or draws < 1.
@@ -264,15 +272,25 @@ def surprise(
     counts = check_votes(votes, (galaxies, answers), whole=True).astype(np.int64)
     if draws < 1:
         raise SettingError(f"draws: got {draws}, expected at least 1, such as 1000.")
+    log_p = log_predictive(counts, alpha, groups)
+    limits = log_p + _TIE * (1 + np.abs(log_p))
     result = np.ones((galaxies, len(groups)))
 
     def work(chunk: slice) -> None:
-        for galaxy in range(chunk.start, chunk.stop):
-            generator = np.random.default_rng([seed, galaxy])
-            for question, (first, last) in enumerate(groups):
-                k, a = counts[galaxy, first : last + 1], alpha[galaxy, :, first : last + 1]
-                if k.any():
-                    result[galaxy, question] = _tail_probability(k, a, draws, generator)
+        for question, (first, last) in enumerate(groups):
+            a, totals = alpha[..., first : last + 1], counts[chunk, first : last + 1].sum(axis=1)
+            for total in np.unique(totals[totals > 0]).tolist():
+                same = chunk.start + np.flatnonzero(totals == total)
+                size = math.comb(total + last - first, total)
+                if size <= _CHEAPER * draws:
+                    every = _list_votes(total, last - first + 1)
+                    for some in np.array_split(same, -(-len(same) * samples * size // CHUNK_VALUES)):
+                        result[some, question] = _sum_improbable(every, a[some], limits[some, question])
+                    continue
+                for galaxy in same:
+                    generator = np.random.default_rng([seed, galaxy, question])
+                    found = _draw_improbable(total, a[galaxy], limits[galaxy, question], draws, generator)
+                    result[galaxy, question] = found
 
     for_each_chunk(work, galaxies, samples * answers)
     return result
@@ -325,13 +343,8 @@ class _Predicted:
 
 def _log_probability(votes: Floats, alpha: Floats, groups: Groups) -> Floats:
     """Log probability of the Dirichlet-multinomial for each question."""
-
-    def log_rising(base: Floats, count: Floats) -> Floats:
-        difference: Floats = special.gammaln(base + count) - special.gammaln(base) - special.gammaln(count + 1)
-        return difference
-
-    totals = log_rising(sum_questions(alpha, groups), sum_questions(votes, groups))
-    return sum_questions(log_rising(alpha, votes), groups) - totals
+    totals = log_multichoose(sum_questions(alpha, groups), sum_questions(votes, groups))
+    return sum_questions(log_multichoose(alpha, votes), groups) - totals
 
 
 def _log_mean(logarithms: Floats) -> Floats:
@@ -341,18 +354,31 @@ def _log_mean(logarithms: Floats) -> Floats:
     return result
 
 
-def _tail_probability(votes: NDArray[np.int64], alpha: Floats, draws: int, generator: np.random.Generator) -> float:
-    """Probability of votes (answers,) no more probable than these, for one galaxy and question."""
-    total = int(votes.sum())
+@functools.lru_cache(maxsize=128)
+def _list_votes(total: int, answers: int) -> NDArray[np.intp]:
+    """All votes of so many volunteers, (votes, answers): whatever lies between bars among them."""
+    places = total + answers - 1
+    bars = np.array(list(itertools.combinations(range(places), answers - 1)), dtype=np.intp)
+    return np.diff(bars, axis=1, prepend=-1, append=places) - 1
+
+
+def _sum_improbable(every: NDArray[np.intp], alpha: Floats, limits: Floats) -> Floats:
+    """Probability of votes whose log probability is at most the limit, (galaxies,), with all votes given."""
+    log_p = _log_probabilities(every, alpha)
+    return np.asarray(np.where(log_p <= limits[:, None], np.exp(log_p), 0).sum(axis=1).clip(max=1))
+
+
+def _draw_improbable(total: int, alpha: Floats, limit: float, draws: int, generator: np.random.Generator) -> float:
+    """The same of one galaxy, (samples, answers), by drawing votes."""
     fractions = draw_fractions(alpha[generator.integers(len(alpha), size=draws)], generator)
-    drawn = generator.multinomial(total, fractions)
-    every = np.concatenate([votes[None], drawn])
-    # lnΓ(k + α) − lnΓ(α) − lnΓ(k + 1) of every number of votes that there can be: looking up is faster than lnΓ
-    numbers = np.arange(total + 1)
-    table = (
-        special.gammaln(alpha[..., None] + numbers) - special.gammaln(alpha[..., None]) - special.gammaln(numbers + 1)
-    )
-    constant = special.gammaln(alpha.sum(axis=1)) - special.gammaln(alpha.sum(axis=1) + total)
-    each = sum(table[:, answer, every[:, answer]] for answer in range(len(votes))) + constant[:, None]
-    log_p = _log_mean(each.T)
-    return float((log_p <= log_p[0] + _TIE * (1 + abs(log_p[0]))).mean())
+    log_p = _log_probabilities(generator.multinomial(total, fractions), alpha[None])
+    return float((1 + np.count_nonzero(log_p <= limit)) / (1 + draws))
+
+
+def _log_probabilities(votes: NDArray[np.intp], alpha: Floats) -> Floats:
+    """Log predictive of votes (votes, answers) of one total for each galaxy, (galaxies, votes)."""
+    total = votes[0].sum()
+    # of every number of votes that there can be: looking up is faster than lnΓ
+    table = log_multichoose(alpha[..., None], np.arange(total + 1))
+    each = sum(table[:, :, answer, numbers] for answer, numbers in enumerate(votes.T))
+    return _log_mean(each - log_multichoose(alpha.sum(axis=2), total)[..., None])

@@ -28,6 +28,8 @@ from zoobot.stats.concentrations import (
     check_concentrations,
     check_question_index_groups,
     check_votes,
+    for_each_chunk,
+    log_multichoose,
 )
 
 __all__ = ["Recalibration", "cross_recalibrate", "fit_recalibration"]
@@ -92,12 +94,16 @@ class Recalibration:
         array([[1., 3.]])
         """
         alpha, groups = check_concentrations(concentrations, self.question_index_groups)
+        parameters = np.stack([np.log(self.scales), self.exponents, self.offsets], axis=1)
         result = alpha.copy()
-        for (first, last), *values in zip(groups, self.scales, self.exponents, self.offsets, strict=True):
-            parameters = np.array([np.log(values[0]), *values[1:]])
-            if (parameters != _IDENTITY).any():
-                question = slice(first, last + 1)
-                result[..., question] = _map(alpha[..., question], parameters)
+
+        def work(chunk: slice) -> None:
+            for (first, last), each in zip(groups, parameters, strict=True):
+                if (each != _IDENTITY).any():
+                    question = slice(first, last + 1)
+                    result[chunk, :, question] = _map(alpha[chunk, :, question], each)
+
+        for_each_chunk(work, len(alpha), alpha.shape[1] * alpha.shape[2])
         return result.reshape(np.shape(concentrations))
 
     def to_dict(self) -> dict[str, Any]:
@@ -222,12 +228,11 @@ def _map(alpha: Floats, parameters: Floats) -> Floats:
 
 
 def _losses_and_slopes(votes: Floats, alpha: Floats, parameters: Floats) -> tuple[Floats, Floats]:
-    """Losses (galaxies,) of one question, save for a constant, and their derivatives (galaxies, 3)."""
+    """Losses (galaxies,) of one question, −`log_predictive`, and their derivatives (galaxies, 3)."""
     mapped = _map(alpha, parameters)
     total, count = mapped.sum(axis=2), votes.sum(axis=1)[:, None]
     k = votes[:, None, :]
-    log_p = (special.gammaln(mapped + k) - special.gammaln(mapped)).sum(axis=2)
-    log_p += special.gammaln(total) - special.gammaln(total + count)
+    log_p = log_multichoose(mapped, k).sum(axis=2) - log_multichoose(total, count)
     slopes = special.psi(mapped + k) - special.psi(mapped)
     slopes += (special.psi(total) - special.psi(total + count))[:, :, None]
     slopes *= mapped  # by log α' now
@@ -268,11 +273,16 @@ def _fit_question(votes: Floats, alpha: Floats) -> Floats:
 
 
 def _minimise(votes: Floats, alpha: Floats, bounds: Bounds, start: Floats) -> Floats:
-    def penalised(parameters: Floats) -> tuple[float, Floats]:
-        losses, slopes = _losses_and_slopes(votes, alpha, parameters)
-        away = parameters - _IDENTITY
-        return float(losses.sum() + away @ away / 2) / len(votes), (slopes.sum(axis=0) + away) / len(votes)
-
-    found = optimize.minimize(penalised, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-8})
+    """The log s, p and h within the bounds that have the least penalised loss."""
+    found = optimize.minimize(
+        _penalised_loss, start, (votes, alpha), jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-8}
+    )
     parameters: Floats = np.asarray(found.x, dtype=np.float64)
     return parameters
+
+
+def _penalised_loss(parameters: Floats, votes: Floats, alpha: Floats) -> tuple[float, Floats]:
+    """Loss per galaxy with the penalty, and its derivatives (3,)."""
+    losses, slopes = _losses_and_slopes(votes, alpha, parameters)
+    away = parameters - _IDENTITY
+    return float(losses.sum() + away @ away / 2) / len(votes), (slopes.sum(axis=0) + away) / len(votes)

@@ -1,38 +1,58 @@
 """Every score of predictions as rows of one table, with bootstrap error bars, a baseline and the noise floor."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from zoobot.errors import SettingError
 from zoobot.schemas import Schema
-from zoobot.stats.bootstrap import Weights, add_up, bootstrap_weights
-from zoobot.stats.classification import area_under_roc, classification_scores
-from zoobot.stats.concentrations import Floats, check_concentrations, check_credibility
-from zoobot.stats.galaxy_scores import count_volunteers, crps, measure_fractions
-from zoobot.stats.metrics import CONFIDENT_FRACTION, baseline_concentrations, baseline_fractions
+from zoobot.stats.agreement import bin_by_confidence, sum_calibration_errors
+from zoobot.stats.bootstrap import Weights, add_up, bootstrap_weights, divide
+from zoobot.stats.calibration import Transform, share_inside, transform_votes
+from zoobot.stats.classification import RocCurve, area_under_roc, classification_scores, roc_curve
+from zoobot.stats.concentrations import (
+    Floats,
+    check_concentrations,
+    check_credibility,
+    round_votes,
+    sum_questions,
+)
+from zoobot.stats.dirichlet import fraction_intervals
+from zoobot.stats.galaxy_scores import compare_leading, count_volunteers, crps, find_leading, measure_fractions
+from zoobot.stats.metrics import baseline_concentrations, baseline_fractions, check_answers, cumulative_square_errors
 from zoobot.stats.noise_floor import draw_true_fractions, multinomial_loss
 from zoobot.stats.predictive import log_predictive
 
-__all__ = ["ALL_QUESTIONS", "ScoreConfig", "ScoreRow", "tabulate_scores"]
+__all__ = ["ALL_QUESTIONS", "ScoreConfig", "ScoreRow", "roc_curves", "tabulate_cumulative", "tabulate_scores"]
 
 ALL_QUESTIONS = "all_questions"
 
 _Columns: TypeAlias = dict[str, Floats]
 _LEAST_DEFINED = 0.95  # share of resamples in which a figure must be defined to have an error bar
+_AGREED_FRACTION = 0.8
 _SOURCES = ("value", "baseline", "floor")
-# measures over all galaxies with votes: the sum they are made of, and what it is divided by
-_RATIOS = {
-    "loss": ("loss", "galaxies"),
-    "crps": ("crps", "whole_votes"),
-    "mean_absolute_error": ("mean_absolute_error", "votes"),
-    "rms_error": ("mean_square_error", "votes"),
-    "accuracy": ("correct", "galaxies"),
-    "confident_accuracy": ("confident_correct", "confident_galaxies"),
+# which part of their predicted distribution votes are counted in, and what the mean share is multiplied by
+_INTERVALS = {
+    "coverage_80": (0.1, 0.9, 1),
+    "coverage_90": (0.05, 0.95, 1),
+    **{f"pit_{tenth + 1}": (tenth / 10, (tenth + 1) / 10, 10) for tenth in range(10)},
 }
+# measures that are sums over galaxies, divided by another, of subsets: the sum, and what it is divided by
+_RATIOS = {
+    ("loss", "all"): ("loss", "galaxies"),
+    ("crps", "all"): ("crps", "whole_votes"),
+    ("mean_absolute_error", "all"): ("mean_absolute_error", "votes"),
+    ("rms_error", "all"): ("mean_square_error", "votes"),
+    ("accuracy", "all"): ("correct", "galaxies"),
+    ("accuracy", "agreed"): ("agreed_correct", "agreed_galaxies"),
+    ("calibration_error", "all"): ("calibration_error", "galaxies"),
+    ("width_90", "all"): ("width_90", "galaxies"),
+    **{(measure, "all"): (measure, "whole_galaxies") for measure in _INTERVALS},
+}
+_COUNTED = {"votes": "galaxies", "whole_votes": "whole_galaxies"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +72,7 @@ class ScoreConfig:
     min_share_asked: float = 0.5
     """For a question, relevant galaxies are those of which at least this share of them was asked it."""
     draws: int = 10
-    """Of true fractions for the noise floor."""
+    """Of true fractions for the noise floor; 0 for none."""
     seed: int = 0
     """Of resamples and draws."""
 
@@ -65,8 +85,8 @@ class ScoreConfig:
             raise SettingError(f"min_volunteers: got {self.min_volunteers}, expected at least 0.")
         if not 0 <= self.min_share_asked <= 1:
             raise SettingError(f"min_share_asked: got {self.min_share_asked}, expected a number from 0 to 1.")
-        if self.draws < 1 or self.seed < 0:
-            raise SettingError(f"draws, seed: got {self.draws} and {self.seed}, expected at least 1 and 0.")
+        if self.draws < 0 or self.seed < 0:
+            raise SettingError(f"draws, seed: got {self.draws} and {self.seed}, expected at least 0.")
 
 
 @dataclass(frozen=True)
@@ -77,13 +97,14 @@ class ScoreRow:
         question: its name.
         answer: the answer's column, of measures of one answer; else empty.
         measure: what is measured.
-        subset: ``all`` galaxies with votes, the ``relevant`` or the ``confident`` of these.
+        subset: ``all`` galaxies with votes, or of these the ``agreed``, the ``relevant``, the ``relevant_agreed``.
         galaxies: how many there are; of all questions, pairs of galaxy and question (of ``loss``, galaxies).
         value: of the predictions.
         lower: lower edge of its error bar.
         upper: upper edge.
         baseline: of the mean votes as predictions.
-        floor: of a perfect model; for losses and errors the least that can be expected, for the others the most.
+        floor: of a perfect model; for losses and errors the least that can be expected, for accuracies and the like the
+            most, for coverages and PIT histograms just what they should be.
     """
 
     question: str
@@ -105,27 +126,43 @@ def tabulate_scores(
     concentrations: ArrayLike | None = None,
     reference_votes: ArrayLike | None = None,
     config: ScoreConfig | None = None,
+    *,
+    widths: ArrayLike | None = None,
 ) -> list[ScoreRow]:
     """Score predictions against votes with error bars, beside a baseline and a perfect model.
 
-    Of ``all`` galaxies with votes for a question: ``loss``, ``mean_absolute_error``, ``rms_error``, ``accuracy`` and
-    ``confident_accuracy`` are those of `evaluate_predictions`; ``crps`` is the `crps`, mean over answers, by votes over
-    galaxies. Of the ``relevant`` galaxies (by the rule of Galaxy Zoo DECaLS, Walmsley et al. 2022, MNRAS 509, 3966,
-    section 5.2: at least 34 volunteers, at least half of them asked the question), and of the ``confident`` ones of
-    these, whose leading vote fraction is above 0.8: `classification_scores` of the leading answers. Of relevant
-    galaxies also ``auc``, the `area_under_roc` of each answer's fraction as a sign that the answer leads.
+    With the votes k of a galaxy for a question, N = Σk, and predicted fractions f, of ``all`` galaxies with votes:
+
+    - ``loss``: mean of −log of the mixture of Dirichlet-multinomials (`log_predictive`); of all questions their sum;
+    - ``crps``, ``mean_absolute_error``, ``rms_error``: `crps`, and errors of f against k/N; mean over answers, by N
+      over galaxies;
+    - ``accuracy``: how often the answer with the highest f has the most votes (ties as in `compare_leading`); also
+      of the ``agreed`` galaxies, whose leading k/N is above 0.8;
+    - ``calibration_error``: of the leading answers (`sum_calibration_errors`, by galaxies over questions);
+    - ``coverage_80``, ``coverage_90``: share of the votes, made whole, in such central predictive intervals; and
+      ``pit_1`` to ``pit_10``, the histogram of where they are, 1 if all is well (see `zoobot.stats.calibration`);
+    - ``width_90``: mean width of the 90% credible intervals of fractions.
+
+    Of the ``relevant`` galaxies (by the rule of Galaxy Zoo DECaLS, Walmsley et al. 2022, MNRAS 509, 3966, section 5.2:
+    at least 34 volunteers, at least half of them asked the question), and of those of them that are agreed:
+    `classification_scores` of the leading answers. Of relevant galaxies also ``auc``, the `area_under_roc` of each
+    answer's fraction as a sign that the answer leads (where several tie, each does).
 
     Error bars are quantiles over bootstrap samples of the galaxies, the same for each question: the scatter that
-    another sample of as many galaxies would give, with the same model. The baseline predicts the mean votes, or for
-    ``loss`` and ``crps`` the `baseline_concentrations`. The floor is explained in `zoobot.stats.noise_floor`.
+    another sample of as many galaxies would give, with the same model. A calibration error is made larger by chance, in
+    a bootstrap sample twice: its samples are moved so that their mean is the value. The baseline predicts the mean
+    votes, or where concentrations are wanted the `baseline_concentrations`. The floor is explained in
+    `zoobot.stats.noise_floor`.
 
     Args:
         votes: (galaxies, answers), finite and ≥ 0.
         fractions: (galaxies, answers), predicted; sum to one for each question.
         schema: the decision tree.
-        concentrations: (galaxies, samples, answers) or (galaxies, answers); without them loss and CRPS have no value.
+        concentrations: (galaxies, samples, answers) or (galaxies, answers); without them loss, CRPS, coverage and PIT
+            have no value.
         reference_votes: (any galaxies, answers), votes to make the baseline from; the same ``votes`` if not given.
         config: the settings.
+        widths: (galaxies, answers), of the predicted 90% credible intervals of fractions.
 
     Raises:
         SettingError: shapes do not fit, there are no galaxies, or a value is not what it should be.
@@ -136,31 +173,87 @@ def tabulate_scores(
     [('f1_macro', 1.0)]
     """
     settings = config or ScoreConfig()
-    counts, predicted = np.asarray(votes, dtype=np.float64), np.asarray(fractions, dtype=np.float64)
-    if predicted.shape != counts.shape or predicted.ndim != 2 or not len(predicted):
-        raise SettingError(
-            f"votes, fractions: got shapes {counts.shape} and {predicted.shape}, expected (galaxies, answers) of both, "
-            "with at least one galaxy."
-        )
-    if not np.isfinite(predicted).all():
-        raise SettingError("fractions: got NaN or an infinite value, expected numbers from 0 to 1.")
-    reference = counts if reference_votes is None else np.asarray(reference_votes, dtype=np.float64)
-    galaxies = _Galaxies(counts, predicted, schema, concentrations, reference, settings)
-    weights = bootstrap_weights(len(counts), settings.resamples, settings.seed)
+    galaxies = _Galaxies(votes, fractions, schema, concentrations, reference_votes, widths, settings)
+    weights = bootstrap_weights(len(galaxies.counts), settings.resamples, settings.seed)
     rows: list[ScoreRow] = []
-    total: dict[str, _Columns] = {}
+    total: dict[str, _Columns] = {source: {} for source in _SOURCES}
     for index, question in enumerate(schema.questions):
         true = galaxies.draw_true(index)
-        sums = {
-            source: add_up(columns, weights if source == "value" else weights[:1])
-            for source, columns in galaxies.columns(index, true).items()
-        }
+        sums = galaxies.sums(index, true, weights)
         rows += _rows(question.name, sums, settings.credibility)
-        rows += galaxies.areas(index, true[0], weights)
+        rows += galaxies.areas(index, true, weights)
         for source, each in sums.items():
-            _accumulate(total.setdefault(source, {}), each)
-    voted = add_up({"any": np.asarray(counts.any(axis=1), dtype=np.float64)}, weights)["any"]
-    return [*rows, *_total_rows(total, voted, settings.credibility)]
+            _accumulate(total[source], each)
+    voted = np.asarray(galaxies.counts.any(axis=1), dtype=np.float64)
+    return [*rows, *_total_rows(total, add_up({"any": voted}, weights)["any"], settings.credibility)]
+
+
+def tabulate_cumulative(
+    votes: ArrayLike,
+    fractions: ArrayLike,
+    measured_cumulative: ArrayLike,
+    schema: Schema,
+    everyone_asked: Sequence[str] = (),
+    reference_votes: ArrayLike | None = None,
+    config: ScoreConfig | None = None,
+) -> ScoreRow:
+    """Score cumulative fractions of the whole tree by ``cumulative_rms_error``, the Kaggle Galaxy Challenge's figure.
+
+    Arguments, error bars, baseline and floor as of `tabulate_scores`; ``measured_cumulative`` and ``everyone_asked`` as
+    of `cumulative_square_errors`. The floor takes the true fractions from the votes, as if each question were answered
+    on its own.
+
+    Raises:
+        SettingError: as both, or there are no galaxies.
+
+    >>> from zoobot import schemas
+    >>> tabulate_cumulative([[9, 1]], [[0.5, 0.5]], [[0.9, 0.1]], schemas.load("gz_rings")).value
+    0.4
+    """
+    settings = config or ScoreConfig()
+    counts, _ = _check_galaxies(votes, fractions, schema)
+    baseline = baseline_fractions(counts if reference_votes is None else reference_votes, schema)
+
+    def measure(predicted: ArrayLike) -> Floats:
+        return cumulative_square_errors(predicted, measured_cumulative, schema, everyone_asked)
+
+    draws = zip(*(_draw_true(counts, schema, index, settings) for index in range(len(schema.questions))), strict=True)
+    floors = [measure(np.concatenate(parts, axis=1)).mean() for parts in draws]
+    weights = bootstrap_weights(len(counts), settings.resamples, settings.seed)
+    figures = {
+        "value": np.sqrt(add_up({"error": measure(fractions)}, weights)["error"] / len(counts)),
+        "baseline": np.sqrt(measure(baseline).mean(keepdims=True)),
+        "floor": np.sqrt([np.mean(floors)]) if floors else _none(),
+    }
+    return _row((ALL_QUESTIONS, "", "cumulative_rms_error", "all"), len(counts), figures, settings.credibility)
+
+
+def roc_curves(
+    votes: ArrayLike, fractions: ArrayLike, schema: Schema, config: ScoreConfig | None = None
+) -> dict[str, RocCurve]:
+    """Curves of which ``auc`` in `tabulate_scores` is the area, by the answer's column.
+
+    Answers that lead in none of the relevant galaxies, or in all, have none.
+
+    Raises:
+        SettingError: shapes do not fit, there are no galaxies, or a value is not what it should be.
+
+    >>> from zoobot import schemas
+    >>> curves = roc_curves([[30, 10], [5, 35]], [[0.7, 0.3], [0.4, 0.6]], schemas.load("gz_rings"))
+    >>> curves["ring_yes"].true_positive_rate
+    array([0., 1., 1.])
+    """
+    counts, predicted = _check_galaxies(votes, fractions, schema)
+    relevant = _find_relevant(counts, schema, config or ScoreConfig())
+    curves = {}
+    for index, (first, last) in enumerate(schema.question_index_groups):
+        leads = find_leading(counts[relevant[:, index], first : last + 1])
+        for answer in range(first, last + 1):
+            positive = leads[:, answer - first]
+            if positive.any() and not positive.all():
+                scores = predicted[relevant[:, index], answer]
+                curves[schema.label_cols[answer]] = roc_curve(positive, scores)
+    return curves
 
 
 class _Galaxies:
@@ -168,93 +261,97 @@ class _Galaxies:
 
     def __init__(
         self,
-        counts: Floats,
-        predicted: Floats,
+        votes: ArrayLike,
+        fractions: ArrayLike,
         schema: Schema,
         concentrations: ArrayLike | None,
-        reference: Floats,
+        reference_votes: ArrayLike | None,
+        widths: ArrayLike | None,
         settings: ScoreConfig,
     ) -> None:
-        self.counts, self.groups, self.settings = counts, schema.question_index_groups, settings
-        self.label_cols, self.names = schema.label_cols, schema.question_names
-        self.volunteers = count_volunteers(counts, schema)
-        constant = np.broadcast_to(baseline_concentrations(reference, schema), counts.shape)
-        self.fractions = {
-            "value": predicted,
-            "baseline": np.broadcast_to(baseline_fractions(reference, schema), counts.shape),
-        }
-        self.losses = {"baseline": -log_predictive(counts, constant, self.groups)}
-        self.crps = {"baseline": crps(counts, constant, self.groups)}
+        self.counts, predicted = _check_galaxies(votes, fractions, schema)
+        self.schema, self.groups, self.settings = schema, schema.question_index_groups, settings
+        shape, reference = self.counts.shape, self.counts
+        if reference_votes is not None:
+            reference = check_answers("reference_votes", reference_votes, schema)
+        self.relevant = _find_relevant(self.counts, schema, settings)
+        self.whole = round_votes(self.counts, self.groups)
+        self.fractions = {"value": predicted, "baseline": np.broadcast_to(baseline_fractions(reference, schema), shape)}
+        constant = baseline_concentrations(reference, schema)
+        self.posteriors = {"baseline": np.broadcast_to(constant, shape)}
         if concentrations is not None:
-            alpha, _ = check_concentrations(concentrations, self.groups)
-            self.losses["value"] = -log_predictive(counts, alpha, self.groups)
-            self.crps["value"] = crps(counts, alpha, self.groups)
+            self.posteriors["value"], _ = check_concentrations(concentrations, self.groups)
+        lower, upper = fraction_intervals(constant[None], self.groups, 0.9)
+        self.widths = {"baseline": np.broadcast_to(upper - lower, shape)}
+        if widths is not None:
+            self.widths["value"] = check_answers("widths", widths, schema)
+        posteriors = self.posteriors.items()
+        self.losses = {source: -log_predictive(self.counts, alpha, self.groups) for source, alpha in posteriors}
+        self.crps = {source: crps(self.counts, alpha, self.groups) for source, alpha in posteriors}
+        self.transforms = {source: transform_votes(self.whole, alpha, self.groups) for source, alpha in posteriors}
 
     def draw_true(self, index: int) -> list[Floats]:
         """What the true fractions of one question may be, each (galaxies, answers)."""
-        first, last = self.groups[index]
-        generator = np.random.default_rng([self.settings.seed, 1, index])
-        return list(draw_true_fractions(self.counts[:, first : last + 1], self.settings.draws, generator))
+        return list(_draw_true(self.counts, self.schema, index, self.settings))
 
-    def columns(self, index: int, true: list[Floats]) -> dict[str, _Columns]:
-        """What is to be added up for one question: (galaxies,), or (galaxies, answers, answers) of confusions."""
+    def sums(self, index: int, true: list[Floats], weights: Weights) -> dict[str, _Columns]:
+        """What is added up for one question: (resamples, ...) of the predictions, (1, ...) of the others."""
         first, last = self.groups[index]
-        votes = self.counts[:, first : last + 1]
+        question = slice(first, last + 1)
         masks = self._masks(index)
-        columns: dict[str, _Columns] = {}
+        found = {"floor": self._floor_sums(index, true, masks)}
         for source, fractions in self.fractions.items():
-            columns[source] = _fraction_columns(votes, fractions[:, first : last + 1], masks)
-            if source in self.crps:
-                score = self.crps[source][:, first : last + 1].mean(axis=1)
-                columns[source]["crps"] = masks["whole_votes"] * np.nan_to_num(score)
-        columns["floor"] = self._floor_columns(index, true, masks)
-        for source, losses in self.losses.items():
-            columns[source]["loss"] = losses[:, index]
-        columns["value"].update(masks)
-        return columns
+            columns = _fraction_columns(self.counts[:, question], fractions[:, question], masks)
+            if source in self.widths:
+                columns["width_90"] = self.widths[source][:, question].mean(axis=1) * masks["galaxies"]
+            if source in self.posteriors:
+                columns["loss"] = self.losses[source][:, index]
+                columns["crps"] = np.nan_to_num(self.crps[source][:, question].mean(axis=1)) * masks["whole_votes"]
+                columns |= _calibration_columns(self.transforms[source].take(first, last))
+            if source == "value":
+                columns |= masks
+            found[source] = _add_up(columns, weights if source == "value" else weights[:1])
+        return found
 
-    def areas(self, index: int, true: Floats, weights: Weights) -> Iterator[ScoreRow]:
+    def areas(self, index: int, true: list[Floats], weights: Weights) -> Iterator[ScoreRow]:
         """Areas under the ROC curves of a question's answers."""
         first, last = self.groups[index]
-        chosen = np.flatnonzero(self._masks(index)["relevant_galaxies"])
-        votes = self.counts[chosen, first : last + 1]
-        perfect = true[chosen]
-        for answer in range(first, last + 1):
-            leads = votes[:, answer - first] == votes.max(axis=1, initial=0)
-            areas = area_under_roc(leads, self.fractions["value"][chosen, answer], weights[:, chosen])
-            floor = float(area_under_roc(leads, perfect[:, answer - first]))
-            figures = _figures(areas, np.array([0.5 if areas[0] == areas[0] else np.nan]), np.array([floor]))
-            yield _row(
-                (self.names[index], self.label_cols[answer], "auc", "relevant"),
-                len(chosen),
-                figures,
-                self.settings.credibility,
-            )
+        chosen = np.flatnonzero(self.relevant[:, index])
+        leads = find_leading(self.counts[chosen, first : last + 1])
+        for number, answer in enumerate(range(first, last + 1)):
+            areas = area_under_roc(leads[:, number], self.fractions["value"][chosen, answer], weights[:, chosen])
+            floors = [float(area_under_roc(leads[:, number], each[chosen, number])) for each in true]
+            figures = {
+                "value": areas,
+                "baseline": np.where(np.isnan(areas[:1]), np.nan, 0.5),
+                "floor": np.array([np.mean(floors)]) if floors else _none(),
+            }
+            names = (self.schema.question_names[index], self.schema.label_cols[answer], "auc", "relevant")
+            yield _row(names, len(chosen), figures, self.settings.credibility)
 
     def _masks(self, index: int) -> _Columns:
         """Weights of the galaxies in means over them, each (galaxies,)."""
         first, last = self.groups[index]
         votes = self.counts[:, first : last + 1]
-        totals = votes.sum(axis=1)
-        asked = (totals >= self.settings.min_share_asked * self.volunteers) & (totals > 0)
-        relevant = asked & (self.volunteers >= self.settings.min_volunteers)
-        confident = (totals > 0) & (votes.max(axis=1) > CONFIDENT_FRACTION * totals)
+        totals, whole = votes.sum(axis=1), self.whole[:, first : last + 1].sum(axis=1)
+        agreed = (totals > 0) & (votes.max(axis=1) > _AGREED_FRACTION * totals)
         masks = {
             "galaxies": totals > 0,
             "votes": totals,
-            "whole_votes": np.rint(totals),
-            "confident_galaxies": confident,
-            "relevant_galaxies": relevant,
-            "confident_relevant_galaxies": confident & relevant,
+            "whole_galaxies": whole > 0,
+            "whole_votes": whole,
+            "agreed_galaxies": agreed,
+            "relevant_galaxies": self.relevant[:, index],
+            "relevant_agreed_galaxies": agreed & self.relevant[:, index],
         }
         return {name: values.astype(np.float64) for name, values in masks.items()}
 
-    def _floor_columns(self, index: int, true: list[Floats], masks: _Columns) -> _Columns:
-        """Means over draws of what the true fractions would score."""
+    def _floor_sums(self, index: int, true: list[Floats], masks: _Columns) -> _Columns:
+        """Means over draws of what the true fractions would score, added up."""
         first, last = self.groups[index]
-        votes = self.counts[:, first : last + 1]
+        votes, whole = self.counts[:, first : last + 1], self.whole[:, first : last + 1]
         generator = np.random.default_rng([self.settings.seed, 2, index])
-        whole, totals = np.rint(votes), masks["whole_votes"].astype(np.int64)[:, None]
+        totals, once = masks["whole_votes"].astype(np.int64)[:, None], bootstrap_weights(len(votes), 0)
         mean: _Columns = {}
         for fractions in true:
             columns = _fraction_columns(votes, fractions, masks)
@@ -262,28 +359,63 @@ class _Galaxies:
             # the CRPS of a right prediction: half the mean difference of two independent numbers of votes
             others = generator.binomial(totals, fractions.clip(max=1))
             columns["crps"] = np.abs(others - whole).mean(axis=1) / 2
-            for name, values in columns.items():
-                part = values / len(true)
-                mean[name] = mean[name] + part if name in mean else part
+            for name, (low, high, scale) in _INTERVALS.items():
+                columns[name] = masks["whole_galaxies"] * round((high - low) * scale, 9)
+            for name, values in _add_up(columns, once).items():
+                mean[name] = mean.get(name, 0) + values / len(true)
         return mean
+
+
+def _check_galaxies(votes: ArrayLike, fractions: ArrayLike, schema: Schema) -> tuple[Floats, Floats]:
+    counts, predicted = check_answers("votes", votes, schema), check_answers("fractions", fractions, schema)
+    if len(predicted) != len(counts) or not len(counts):
+        raise SettingError(
+            f"votes, fractions: got {len(counts)} and {len(predicted)} galaxies, expected as many, at least 1."
+        )
+    return counts, predicted
+
+
+def _find_relevant(counts: Floats, schema: Schema, config: ScoreConfig) -> NDArray[np.bool_]:
+    """Whether enough volunteers saw a galaxy, and enough of them were asked each question: (galaxies, questions)."""
+    totals, volunteers = sum_questions(counts, schema.question_index_groups), count_volunteers(counts, schema)[:, None]
+    relevant: NDArray[np.bool_] = (totals >= config.min_share_asked * volunteers) & (totals > 0)
+    return relevant & (volunteers >= config.min_volunteers)
+
+
+def _draw_true(counts: Floats, schema: Schema, index: int, config: ScoreConfig) -> Iterator[Floats]:
+    """What the true fractions of one question may be, each (galaxies, answers)."""
+    first, last = schema.question_index_groups[index]
+    generator = np.random.default_rng([config.seed, 1, index])
+    return draw_true_fractions(counts[:, first : last + 1], config.draws, generator)
 
 
 def _fraction_columns(votes: Floats, fractions: Floats, masks: _Columns) -> _Columns:
     """What predicted fractions of one question score, times the weights of each galaxy."""
-    answers = votes.shape[1]
-    measured = {name: values[:, 0] for name, values in measure_fractions(votes, fractions, [(0, answers - 1)]).items()}
-    leading, most = fractions.argmax(axis=1), votes.argmax(axis=1)
-    true = np.where(measured["correct"] > 0, leading, most)  # of answers that tie, the predicted one
-    confusion = np.zeros((len(votes), answers, answers))
-    confusion[np.arange(len(votes)), true, leading] = 1
+    measured, cells = measure_fractions(votes, fractions), compare_leading(votes, fractions)
     return {
         "mean_absolute_error": measured["mean_absolute_error"] * masks["votes"],
         "mean_square_error": measured["mean_square_error"] * masks["votes"],
         "correct": measured["correct"] * masks["galaxies"],
-        "confident_correct": measured["correct"] * masks["confident_galaxies"],
-        "relevant": confusion * masks["relevant_galaxies"][:, None, None],
-        "confident": confusion * masks["confident_relevant_galaxies"][:, None, None],
+        "agreed_correct": measured["correct"] * masks["agreed_galaxies"],
+        "relevant": cells * masks["relevant_galaxies"][:, None, None],
+        "relevant_agreed": cells * masks["relevant_agreed_galaxies"][:, None, None],
+        "bins": bin_by_confidence(votes, fractions),
     }
+
+
+def _calibration_columns(transform: Transform) -> _Columns:
+    """How much of each galaxy's votes is where in their predicted distributions; 0 without votes."""
+    return {
+        name: np.nan_to_num(share_inside(transform, low, high).mean(axis=1) * scale)
+        for name, (low, high, scale) in _INTERVALS.items()
+    }
+
+
+def _add_up(columns: _Columns, weights: Weights) -> _Columns:
+    """Sums over the galaxies of each resample, of bins their calibration error."""
+    sums = add_up(columns, weights)
+    sums["calibration_error"] = sum_calibration_errors(sums.pop("bins"))
+    return sums
 
 
 def _accumulate(total: _Columns, sums: _Columns) -> None:
@@ -293,60 +425,59 @@ def _accumulate(total: _Columns, sums: _Columns) -> None:
         if values.ndim == 3:
             parts = {name: np.einsum("rii->r", values), f"{name}_pairs": values.sum(axis=(1, 2))}
         for part, numbers in parts.items():
-            total[part] = total[part] + numbers if part in total else numbers
+            total[part] = total.get(part, 0) + numbers
 
 
 def _rows(question: str, sums: dict[str, _Columns], credibility: float) -> Iterator[ScoreRow]:
     """Rows of one question."""
-    counts = sums["value"]
-    for measure in _RATIOS:
-        figures = _figures(*(_ratio(measure, sums[source], counts) for source in _SOURCES))
-        number = counts["confident_galaxies" if measure == "confident_accuracy" else "galaxies"][0]
-        yield _row((question, "", measure, "all"), number, figures, credibility)
-    for subset in ("relevant", "confident"):
-        scores = {source: classification_scores(sums[source][subset]) for source in _SOURCES}
+    yield from _ratio_rows(question, sums, sums["value"], credibility)
+    for subset in ("relevant", "relevant_agreed"):
+        number = sums["value"][subset][0].sum()
+        scores = {source: classification_scores(each[subset]) for source, each in sums.items() if subset in each}
         for measure in scores["value"]:
-            figures = _figures(*(scores[source][measure] for source in _SOURCES))
-            yield _row((question, "", measure, subset), counts[subset][0].sum(), figures, credibility)
+            figures = {source: each[measure] for source, each in scores.items()}
+            yield _row((question, "", measure, subset), number, figures, credibility)
 
 
 def _total_rows(total: dict[str, _Columns], voted: Floats, credibility: float) -> Iterator[ScoreRow]:
     """Rows of all questions together."""
-    counts = total["value"]
-    for measure in _RATIOS:
-        known = {**counts, "galaxies": voted} if measure == "loss" else counts
-        figures = _figures(*(_ratio(measure, total[source], known) for source in _SOURCES))
-        number = known["confident_galaxies" if measure == "confident_accuracy" else "galaxies"][0]
-        yield _row((ALL_QUESTIONS, "", measure, "all"), number, figures, credibility)
-    for subset in ("relevant", "confident"):
-        number = counts[f"{subset}_pairs"]
-        figures = _figures(*(_divide(total[source][subset], number) for source in _SOURCES))
+    yield from _ratio_rows(ALL_QUESTIONS, total, {**total["value"], "voted": voted}, credibility)
+    for subset in ("relevant", "relevant_agreed"):
+        number = total["value"][f"{subset}_pairs"]
+        figures = {
+            source: divide(each[subset], number[: len(each[subset])])
+            for source, each in total.items()
+            if subset in each
+        }
         yield _row((ALL_QUESTIONS, "", "accuracy", subset), number[0], figures, credibility)
 
 
-def _ratio(measure: str, sums: _Columns, counts: _Columns) -> Floats:
-    name, weight = _RATIOS[measure]
-    values = _divide(sums.get(name, np.full(1, np.nan)), counts[weight])
-    return np.sqrt(values) if measure == "rms_error" else values
+def _ratio_rows(question: str, sums: dict[str, _Columns], counts: _Columns, credibility: float) -> Iterator[ScoreRow]:
+    """Rows of the measures that are a sum divided by another."""
+    for (measure, subset), (name, weight) in _RATIOS.items():
+        # of all questions the loss is a galaxy's, the others are means over pairs of galaxy and question
+        over = "voted" if measure == "loss" and "voted" in counts else weight
+        figures = {
+            source: divide(each[name], counts[over][: len(each[name])]) for source, each in sums.items() if name in each
+        }
+        if measure == "rms_error":
+            figures = {source: np.sqrt(values) for source, values in figures.items()}
+        yield _row((question, "", measure, subset), counts[_COUNTED.get(over, over)][0], figures, credibility)
 
 
-def _divide(numerator: Floats, denominator: Floats) -> Floats:
-    """Quotient of as many as there are of the numerator, NaN where there is nothing to divide by."""
-    denominator = denominator[: len(numerator)]
-    return np.divide(numerator, denominator, out=np.full_like(numerator, np.nan), where=denominator > 0)
-
-
-def _figures(value: Floats, baseline: Floats, floor: Floats) -> dict[str, Floats]:
-    return {"value": value, "baseline": baseline, "floor": floor}
+def _none() -> Floats:
+    return np.full(1, np.nan)
 
 
 def _row(names: tuple[str, str, str, str], galaxies: float, figures: dict[str, Floats], credibility: float) -> ScoreRow:
-    """Row from the figures of the galaxies themselves (first) and of the resamples."""
-    resampled = figures["value"][1:]
-    resampled = resampled[np.isfinite(resampled)]
+    """Row from the figures of the galaxies themselves (first) and of the resamples; those that lack are not known."""
+    value, baseline, floor = (figures.get(source, _none())[0] for source in _SOURCES)
+    every = figures.get("value", _none())[1:]
+    resampled = every[np.isfinite(every)]
+    if names[2] == "calibration_error" and len(resampled):
+        resampled = (resampled - resampled.mean() + value).clip(min=0)
     edges = [(1 - credibility) / 2, (1 + credibility) / 2]
-    enough = galaxies > 1 and len(resampled) >= _LEAST_DEFINED * len(figures["value"][1:])
+    enough = galaxies > 1 and len(resampled) >= _LEAST_DEFINED * len(every)
     lower, upper = np.quantile(resampled, edges) if enough and len(resampled) > 1 else (np.nan, np.nan)
-    value, baseline, floor = (figures[source][0] for source in _SOURCES)
     numbers = (float(number) if np.isfinite(number) else None for number in (value, lower, upper, baseline, floor))
     return ScoreRow(*names, round(galaxies), *numbers)

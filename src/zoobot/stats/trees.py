@@ -5,12 +5,12 @@ proportion asked, is the sum of the c of the answers that lead to it, or 1.
 """
 
 import graphlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from zoobot.errors import SettingError
 from zoobot.schemas import Schema
@@ -25,13 +25,13 @@ from zoobot.stats.concentrations import (
     sum_questions,
 )
 
-__all__ = ["Estimate", "blank_unlikely_asked", "estimate_cumulative_fractions", "estimate_proportions_asked"]
+__all__ = ["PosteriorSummary", "TreeEstimates", "blank_unlikely_asked", "estimate_tree"]
 
-_Order: TypeAlias = list[tuple[slice, list[int]]]
+_Order: TypeAlias = list[tuple[int, slice, list[int]]]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class PosteriorSummary:
     """Posterior mean, standard deviation and equal-tailed credible interval; all of one shape, float64."""
 
     mean: Floats
@@ -40,10 +40,20 @@ class Estimate:
     upper: Floats
 
 
-def estimate_proportions_asked(
+@dataclass(frozen=True)
+class TreeEstimates:
+    """What shares of all volunteers come to each question and give each answer."""
+
+    proportions_asked: PosteriorSummary
+    """(galaxies, questions); a question asked of everyone has 1 ± 0."""
+    cumulative_fractions: PosteriorSummary
+    """(galaxies, answers)."""
+
+
+def estimate_tree(
     concentrations: ArrayLike, schema: Schema, credibility: float = 0.9, *, draws: int = 1000, seed: int = 0
-) -> Estimate:
-    """Posterior of the proportion of volunteers who are asked each question.
+) -> TreeEstimates:
+    """Posterior of the shares of all volunteers who are asked each question, and who give each answer.
 
     Mean and standard deviation are exact: given a sample, questions are independent, so that moments of products are
     products of moments; where a question follows several answers their covariances count; samples are mixed by the
@@ -58,38 +68,35 @@ def estimate_proportions_asked(
         draws: at least 100; time goes with it.
         seed: of the draws; the same seed gives the same result, also in other chunks and threads.
 
-    Returns:
-        Arrays of (galaxies, questions); a question asked of everyone has 1 ± 0.
-
     Raises:
         SettingError: shapes do not fit, a concentration is not finite and positive, or credibility or draws are out
             of range.
 
     >>> from zoobot import schemas
-    >>> estimate_proportions_asked([[1.0, 3.0]], schemas.load("gz_rings"))
-    Estimate(mean=array([[1.]]), sd=array([[0.]]), lower=array([[1.]]), upper=array([[1.]]))
-    """
-    sums = [_leading_columns(schema, name) for name in schema.question_names]
-    return _estimate(concentrations, schema, (credibility, draws, seed), sums, schema.proportion_asked)
-
-
-def estimate_cumulative_fractions(
-    concentrations: ArrayLike, schema: Schema, credibility: float = 0.9, *, draws: int = 1000, seed: int = 0
-) -> Estimate:
-    """Posterior of the share of all volunteers who give each answer.
-
-    Method, arguments and errors as `estimate_proportions_asked`.
-
-    Returns:
-        Arrays of (galaxies, answers).
-
-    >>> from zoobot import schemas
-    >>> estimate = estimate_cumulative_fractions([[1.0, 1.0]], schemas.load("gz_rings"))
-    >>> estimate.mean, estimate.sd.round(4)  # lower and upper: 0.05 and 0.95, nearly
+    >>> estimates = estimate_tree([[1.0, 1.0]], schemas.load("gz_rings"))
+    >>> estimates.proportions_asked
+    PosteriorSummary(mean=array([[1.]]), sd=array([[0.]]), lower=array([[1.]]), upper=array([[1.]]))
+    >>> shares = estimates.cumulative_fractions  # lower and upper: 0.05 and 0.95, nearly
+    >>> shares.mean, shares.sd.round(4)
     (array([[0.5, 0.5]]), array([[0.2887, 0.2887]]))
     """
-    sums = [[column] for column in range(len(schema.label_cols))]
-    return _estimate(concentrations, schema, (credibility, draws, seed), sums, schema.cumulative_fractions)
+    check_credibility(credibility)
+    if draws < 100:
+        raise SettingError(f"draws: got {draws!r}, expected at least 100, such as 1000.")
+    alpha, groups = check_concentrations(concentrations, schema.question_index_groups)
+    galaxies, samples, answers = alpha.shape
+    order, tails = _asking_order(schema), np.array([0.5 - credibility / 2, 0.5 + credibility / 2])
+    columns = [[column] for column in range(answers)] + _leading_columns(schema)
+    result = np.ones((4, galaxies, len(columns)))  # of the answers, then of the questions
+
+    def work(chunk: slice) -> None:
+        result[:2, chunk] = _summarise_sums(*_moments(alpha[chunk], groups, order), columns)
+        for galaxy in range(chunk.start, chunk.stop):
+            drawn = _draw_shares(alpha[galaxy], order, draws, np.random.default_rng([seed, galaxy]))
+            result[2:, galaxy] = _sorted_quantiles(drawn, tails)
+
+    for_each_chunk(work, galaxies, samples * answers**2 // 4)
+    return TreeEstimates(PosteriorSummary(*result[..., answers:]), PosteriorSummary(*result[..., :answers]))
 
 
 def blank_unlikely_asked(
@@ -101,7 +108,7 @@ def blank_unlikely_asked(
 
     Args:
         values: (galaxies, answers): fractions, or the edges of their intervals.
-        proportions_asked: (galaxies, questions), as the mean of `estimate_proportions_asked`.
+        proportions_asked: (galaxies, questions), as the means of `estimate_tree`.
         schema: the decision tree.
         threshold: the least proportion asked that is shown, 0 to 1.
 
@@ -130,49 +137,41 @@ def blank_unlikely_asked(
     return np.where(likely, shown, np.nan)
 
 
-def _estimate(
-    concentrations: ArrayLike,
-    schema: Schema,
-    settings: tuple[float, int, int],
-    sums: Sequence[list[int]],
-    follow: Callable[[Floats], NDArray[np.floating]],
-) -> Estimate:
-    """Posterior of sums of cumulative fractions, each given by its columns; one of no columns is 1.
+def _summarise_sums(means: Floats, products: Floats, columns: Sequence[list[int]]) -> tuple[Floats, Floats]:
+    """Mean and standard deviation of sums of cumulative fractions, each given by its columns; one of none is 1."""
+    mean, sd = np.ones((len(means), len(columns))), np.zeros((len(means), len(columns)))
+    for number, some in enumerate(columns):
+        if some:
+            each = means[..., some].sum(axis=-1)
+            variance = products[..., some, :][..., some].sum(axis=(-2, -1)) - each**2
+            mean[:, number] = each.mean(axis=-1)
+            sd[:, number] = np.sqrt(variance.mean(axis=-1).clip(0) + each.var(axis=-1))
+    return mean, sd
 
-    ``follow`` makes the same of fractions.
+
+def _draw_shares(alpha: Floats, order: _Order, draws: int, generator: np.random.Generator) -> Floats:
+    """Cumulative fractions, then proportions asked, of one galaxy, (answers + questions, draws or a few more).
+
+    Of each sample the same number.
     """
-    credibility, draws, seed = settings
-    check_credibility(credibility)
-    if draws < 100:
-        raise SettingError(f"draws: got {draws!r}, expected at least 100, such as 1000.")
-    alpha, groups = check_concentrations(concentrations, schema.question_index_groups)
-    galaxies, samples, answers = alpha.shape
-    order, tails = _asking_order(schema), (0.5 - credibility / 2, 0.5 + credibility / 2)
-    estimate = Estimate(*np.ones((4, galaxies, len(sums))))
-    estimate.sd[...] = 0
-
-    def work(chunk: slice) -> None:
-        means, products = _moments(alpha[chunk], groups, order)
-        for number, columns in enumerate(sums):
-            if columns:
-                mean = means[..., columns].sum(axis=-1)
-                variance = products[..., columns, :][..., columns].sum(axis=(-2, -1)) - mean**2
-                estimate.mean[chunk, number] = mean.mean(axis=-1)
-                estimate.sd[chunk, number] = np.sqrt(variance.mean(axis=-1).clip(0) + mean.var(axis=-1))
-        for galaxy in range(chunk.start, chunk.stop):
-            drawn = follow(_draw_fractions(alpha[galaxy], groups, draws, np.random.default_rng([seed, galaxy])))
-            estimate.lower[galaxy], estimate.upper[galaxy] = np.quantile(drawn, tails, axis=0)
-
-    for_each_chunk(work, galaxies, samples * answers**2 // 4)
-    return estimate
+    samples, answers = alpha.shape
+    repeated = np.repeat(alpha, -(-draws // samples), axis=0)
+    shares = np.ones((answers + len(order), len(repeated)))
+    for number, question, parents in order:
+        asked = shares[answers + number]
+        if parents:
+            shares[parents].sum(axis=0, out=asked)
+        np.multiply(draw_fractions(repeated[:, question], generator).T, asked, out=shares[question])
+    return shares
 
 
-def _draw_fractions(alpha: Floats, groups: Groups, draws: int, generator: np.random.Generator) -> Floats:
-    """Fractions of one galaxy from its mixture, (draws or a few more, answers); of each sample the same number."""
-    each = -(-draws // len(alpha))
-    repeated = np.repeat(alpha, each, axis=0)
-    questions = [draw_fractions(repeated[:, first : last + 1], generator) for first, last in groups]
-    return np.concatenate(questions, axis=1)
+def _sorted_quantiles(values: Floats, probabilities: Floats) -> Floats:
+    """Quantiles of each row, (probabilities, rows), linear between its values; sorts these in place."""
+    values.sort(axis=1)  # five times as fast as the partition of np.quantile
+    places = probabilities * (values.shape[1] - 1)
+    low, high = np.floor(places).astype(np.intp), np.ceil(places).astype(np.intp)
+    between: Floats = values[:, low] + (places - low) * (values[:, high] - values[:, low])
+    return between.T
 
 
 def _moments(alpha: Floats, groups: Groups, order: _Order) -> tuple[Floats, Floats]:
@@ -184,7 +183,7 @@ def _moments(alpha: Floats, groups: Groups, order: _Order) -> tuple[Floats, Floa
     total = spread_over_answers(sum_questions(alpha, groups), groups)
     fractions = alpha / total
     means, products = np.zeros_like(alpha), np.zeros((*alpha.shape, alpha.shape[-1]))
-    for question, parents in order:
+    for _, question, parents in order:
         f, a, norm = fractions[..., question], alpha[..., question], total[..., question] + 1
         asked, asked_squared, asked_with = np.ones(()), np.ones(()), means
         if parents:
@@ -200,13 +199,14 @@ def _moments(alpha: Floats, groups: Groups, order: _Order) -> tuple[Floats, Floa
 
 
 def _asking_order(schema: Schema) -> _Order:
-    """Each question's columns and the columns of the answers that lead to it, parents first."""
+    """Each question's place, its columns, and the columns of the answers that lead to it, parents first."""
     owner = {answer.label_col: answer.question for answer in schema.answers}
     before = {question.name: {owner[label] for label in question.asked_after} for question in schema.questions}
-    groups = dict(zip(schema.question_names, schema.question_index_groups, strict=True))
-    order = graphlib.TopologicalSorter(before).static_order()
-    return [(slice(groups[name][0], groups[name][1] + 1), _leading_columns(schema, name)) for name in order]
+    groups, leading = schema.question_index_groups, _leading_columns(schema)
+    order = [schema.question_names.index(name) for name in graphlib.TopologicalSorter(before).static_order()]
+    return [(place, slice(groups[place][0], groups[place][1] + 1), leading[place]) for place in order]
 
 
-def _leading_columns(schema: Schema, question: str) -> list[int]:
-    return [schema.label_cols.index(label) for label in schema.question(question).asked_after]
+def _leading_columns(schema: Schema) -> list[list[int]]:
+    """For each question, the columns of the answers that lead to it."""
+    return [[schema.label_cols.index(label) for label in question.asked_after] for question in schema.questions]
