@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import cv2
 import hypothesis
@@ -101,9 +102,9 @@ def shard_dir(catalog: Path, schema: Schema, tmp_path_factory: pytest.TempPathFa
     return folder
 
 
-def make_model(schema: Schema, seed: int = 0) -> Model:
+def make_model(schema: Schema, seed: int = 0, **settings: Any) -> Model:
     torch.manual_seed(seed)
-    return define_model.get_model(schema=schema, input_size=SIZE, encoder="test_resnet")
+    return define_model.get_model(schema=schema, input_size=SIZE, encoder="test_resnet", **settings)
 
 
 @pytest.fixture(scope="session")

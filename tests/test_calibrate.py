@@ -1,4 +1,4 @@
-"""Calibrating a model folder: what is written, that it is bound to the weights, and that stale ones are refused."""
+"""Calibrating models and mixtures: what is written, that it is bound to the weights, that stale ones are refused."""
 
 import json
 import shutil
@@ -6,16 +6,19 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import typer
 from conftest import make_model, make_survey
 from typer.testing import CliRunner
 
 from zoobot.cli import calibrate as command
+from zoobot.cli import predict as predict_command
 from zoobot.errors import ModelError, PredictionError, SettingError
-from zoobot.estimators import checkpoint
+from zoobot.estimators import checkpoint, define_model
 from zoobot.predictions.calibrate import calibrate
 from zoobot.predictions.calibration_file import load_calibration, save_calibration
-from zoobot.stats.recalibration import Recalibration
+from zoobot.predictions.predict_on_images import predict
+from zoobot.stats.recalibration import Recalibration, fit_recalibration
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +118,122 @@ def test_bad_settings(folder, new_galaxies, shard_dir):
         calibrate(folder, catalog=new_galaxies, shard_dir=shard_dir)
     with pytest.raises(SettingError, match="n_samples"):
         calibrate(folder, catalog=new_galaxies, n_samples=0)
+    with pytest.raises(SettingError, match="tta is 'mirror'"):
+        calibrate(folder, catalog=new_galaxies, tta="mirror")
+    with pytest.raises(SettingError, match="checkpoint_dir is empty"):
+        calibrate([], catalog=new_galaxies)
     with pytest.raises(ModelError, match="does not exist"):
         calibrate(folder / "none", catalog=new_galaxies)
+
+
+# mixtures of models
+
+
+@pytest.fixture(scope="module")
+def models(schema, tmp_path_factory):
+    """Three models, the last of which takes smaller images."""
+    root = tmp_path_factory.mktemp("models")
+    torch.manual_seed(3)
+    small = define_model.get_model(schema=schema, input_size=24, crop_size=24, encoder="test_resnet")
+    for name, model in {"a": make_model(schema, 1), "b": make_model(schema, 2), "small": small}.items():
+        checkpoint.save_model(model, root / name)
+    return [root / "a", root / "b", root / "small"]
+
+
+@pytest.fixture(scope="module")
+def mixture(models, new_galaxies, tmp_path_factory):
+    """Of the first and the last."""
+    save_loc = tmp_path_factory.mktemp("mixture") / "new" / "ab.calibration.json"
+    return calibrate([models[0], models[2]], catalog=new_galaxies, save_loc=save_loc, n_samples=2)
+
+
+def read_concentrations_of(path, schema, kind, samples):
+    table = pd.read_parquet(path)
+    columns = [[f"{answer}_{kind}_{sample}" for answer in schema.label_cols] for sample in range(samples)]
+    return np.stack([table[names] for names in columns], axis=1)
+
+
+def test_a_mixture_has_one_recalibration_fitted_to_all_its_samples(mixture, models, new_galaxies, schema, tmp_path):
+    path = tmp_path / "p.parquet"
+    predict(checkpoint_dir=[models[0], models[2]], catalog=new_galaxies, save_loc=path, n_samples=2)
+    samples = read_concentrations_of(path, schema, "concentration", 4)
+    votes = pd.read_csv(new_galaxies)[schema.label_cols]
+    expected = fit_recalibration(votes, samples, schema.question_index_groups)
+    for name in ("scales", "exponents", "offsets"):
+        np.testing.assert_allclose(getattr(mixture.recalibration, name), getattr(expected, name), rtol=0.01, atol=0.01)
+    assert mixture.all_after.loss.value < mixture.all_before.loss.value
+    assert not any((folder / checkpoint.CALIBRATION_NAME).exists() for folder in models)
+
+
+def test_it_is_applied_to_the_mixture_whatever_the_order(mixture, models, catalog, schema, tmp_path):
+    path = tmp_path / "p.parquet"
+    settings = {"catalog": catalog, "save_loc": path, "calibration": mixture.path, "n_samples": 2, "keep_raw": True}
+    for folders in ([models[0], models[2]], [models[2], models[0]]):
+        predict(checkpoint_dir=folders, **settings, overwrite=True)
+        raw = read_concentrations_of(path, schema, "raw_concentration", 4)
+        found = read_concentrations_of(path, schema, "concentration", 4)
+        np.testing.assert_allclose(found, mixture.recalibration.apply(raw), rtol=1e-5)
+        assert (abs(found / raw - 1) > 0.01).any()
+
+
+def test_it_is_for_these_weights_samples_and_views(mixture, models, catalog, tmp_path):
+    settings = {"catalog": catalog, "save_loc": tmp_path / "p.parquet", "calibration": mixture.path, "n_samples": 2}
+    pair = [models[0], models[2]]
+    for folders in (models[:2], models, models[0], [*pair, models[0]]):
+        with pytest.raises(ModelError, match=r"other weights \(2 models\).*without --calibration"):
+            predict(checkpoint_dir=folders, **settings)
+    for other in ({"n_samples": 4}, {"tta": "dihedral"}):
+        with pytest.raises(SettingError, match="was fitted with"):
+            predict(checkpoint_dir=pair, **{**settings, **other})
+    with pytest.raises(SettingError, match="exclude each other"):
+        predict(checkpoint_dir=pair, **settings, recalibrate=False)
+    with pytest.raises(ModelError, match="no such file"):
+        predict(checkpoint_dir=pair, **{**settings, "calibration": tmp_path / "none.json"})
+    assert not (tmp_path / "p.parquet").exists()
+
+
+def test_a_chosen_file_goes_before_that_in_the_folder(folder, recalibration, new_galaxies, tmp_path):
+    own = save_calibration(folder, recalibration, {})
+    before = own.read_bytes()
+    found = calibrate(folder, catalog=new_galaxies, save_loc=tmp_path / "other.json")
+    assert own.read_bytes() == before
+    assert load_calibration(folder) == recalibration
+    assert load_calibration([folder], tmp_path / "other.json") == found.recalibration != recalibration
+    assert load_calibration(folder, own) == recalibration
+
+
+def test_where_a_recalibration_may_go(models, folder, new_galaxies, tmp_path):
+    with pytest.raises(SettingError, match=r"--save-loc.* mixture of 2 models"):
+        calibrate(models[:2], catalog=new_galaxies)
+    with pytest.raises(SettingError, match=r"written as \.json"):
+        calibrate(folder, catalog=new_galaxies, save_loc=tmp_path / "c.txt")
+    before = (folder / "config.json").read_bytes()
+    with pytest.raises(SettingError, match=r"config\.json exists"):
+        calibrate(folder, catalog=new_galaxies, save_loc=folder / "config.json")
+    with pytest.raises(PredictionError, match="cannot be written"):
+        calibrate(folder, catalog=new_galaxies, save_loc=folder / "config.json" / "c.json")
+    assert (folder / "config.json").read_bytes() == before
+
+
+def test_no_model_of_a_mixture_may_know_the_votes(folder, models, shard_dir, tmp_path):
+    with pytest.raises(SettingError, match="trained on just these 29"):
+        calibrate([models[0], folder], shard_dir=shard_dir, split="train", save_loc=tmp_path / "c.json")
+
+
+def test_the_commands_calibrate_and_predict_a_mixture(models, new_galaxies, catalog, tmp_path):
+    app = typer.Typer()
+    app.command("calibrate")(command.calibrate)
+    app.command("predict")(predict_command.predict)
+    folders = ["--checkpoint-dir", models[0], "--checkpoint-dir", models[1]]
+    table, save_loc = tmp_path / "p.csv", tmp_path / "ab.json"
+    for words in (
+        ["calibrate", *folders, "--catalog", new_galaxies, "--save-loc", save_loc],
+        ["predict", *folders, "--catalog", catalog, "--calibration", save_loc, "--save-loc", table, "--uncertainty"],
+    ):
+        result = CliRunner().invoke(app, list(map(str, words)))
+        assert result.exit_code == 0, result.output
+        assert words[0] == "predict" or f"--calibration {save_loc}" in result.output.replace("\n", "")
+    assert "tilt_between_samples" in pd.read_csv(table)
 
 
 def test_the_command_prints_before_and_after(folder, new_galaxies):

@@ -159,8 +159,100 @@ def test_only_files_count_as_files(tmp_path: Path) -> None:
     path = write_csv(tmp_path, *(f"{row},{name}" for row, name in enumerate(good + bad)), header="id_str,file_loc")
     (fault,) = fault_lines(path, [])
     assert "8 of 12 files do not exist (rows 5, 6, 7, 8, 9 and 3 more)" in fault
+    assert "folder.png' (a folder), " in fault
     write_csv(tmp_path, *(f"{row},{name}" for row, name in enumerate(good)), header="id_str,file_loc")
     assert len(read_catalog(path)) == len(good)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("folder.png", "a folder"),
+        ("loop.png", "too many levels of symbolic links"),
+        ("loop/a.png", "too many levels of symbolic links"),
+        ("file.png/x.png", "not a directory"),
+        (300 * "x", "file name too long"),
+        ("pipe.png", "no ordinary file"),
+        ("\0", "no file can have this name"),
+    ],
+)
+def test_why_something_is_no_file(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file.png").touch()
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (tmp_path / "loop").symlink_to("other")
+    (tmp_path / "other").symlink_to("loop")
+    os.mkfifo(tmp_path / "pipe.png")
+    write_table(pd.DataFrame({"id_str": ["1"], "file_loc": [name]}), tmp_path / "catalog.parquet")
+    (fault,) = fault_lines(tmp_path / "catalog.parquet", [])
+    assert f"{str(tmp_path / name)!r} ({reason}); a relative" in fault
+
+
+def test_a_folder_that_is_a_link_to_itself_further_up(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "again").symlink_to("..")
+    (tmp_path / "images" / "a.png").touch()
+    path = write_csv(tmp_path, "1,images/again/images/again/images/a.png", header="id_str,file_loc")
+    assert len(read_catalog(path)) == 1
+    write_csv(tmp_path, f"1,{50 * 'images/again/'}images/a.png", header="id_str,file_loc")
+    assert "too many levels" in fault_lines(path, [])[0]
+
+
+def touch_bands(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".fits"])
+def test_a_file_for_each_band(tmp_path: Path, suffix: str) -> None:
+    touch_bands(tmp_path, "g/1.fits", "r/1.fits", "z/1.fits", "deep/2-g.fits", "deep/2-r.fits", "deep/2-z.fits")
+    elsewhere = tmp_path / "deep" / "2-z.fits"
+    frame = pd.DataFrame(
+        {
+            "id_str": ["1", "2"],
+            "file_loc_r": ["r/1.fits", "deep/2-r.fits"],
+            "file_loc_g": ["g/1.fits", "deep/2-g.fits"],
+            "file_loc_z": ["z/1.fits", str(elsewhere)],
+        }
+    )
+    path = tmp_path / f"catalog{suffix}"
+    write_table(frame, path)
+    expected = [f"{tmp_path}/{{r,g,z}}/1.fits", f"{tmp_path}/deep/2-{{r,g,z}}.fits"]
+    assert read_catalog(path)["file_loc"].tolist() == expected
+    assert read_catalog(path, bands=["0", "2"])["file_loc"].tolist() == expected
+    assert read_catalog(path, bands=["g", "z"])["file_loc"][0] == f"{tmp_path}/{{g,z}}/1.fits"
+    assert read_catalog(path, bands="z")["file_loc"][1] == str(elsewhere)
+    with pytest.raises(CatalogError, match=r"missing columns: 'file_loc_i'"):
+        read_catalog(path, bands=["g", "i"])
+    write_table(frame.assign(file_loc=["r/1.fits", "deep/2-{g,z}.fits"]), path)
+    plain = [str(tmp_path / "r" / "1.fits"), f"{tmp_path}/deep/2-{{g,z}}.fits"]
+    assert read_catalog(path, bands=["r", "g", "z"])["file_loc"].tolist() == plain
+
+
+def test_faults_of_bands(tmp_path: Path) -> None:
+    touch_bands(tmp_path, "1-g.fits", "1-r.fits", "2-g.fits", "{5}-g.fits", "{5}-r.fits")
+    rows = ["1,1-g.fits,1-r.fits", "2,2-g.fits,2-r.fits", "3,,1-r.fits", "4,NA,", '5,"{5}-g.fits","{5}-r.fits"']
+    path = write_csv(tmp_path, *rows, header="id_str,file_loc_g,file_loc_r")
+    assert fault_lines(path, []) == [
+        "- file_loc_g: 2 missing (rows 3, 4); expected the path of an image",
+        "- file_loc_r: 1 missing (row 4); expected the path of an image",
+        "- file_loc_g: 1 with braces, or with commas where bands differ (row 5: '{5}-g.fits', '{5}-r.fits'); "
+        "expected none, since several files are named together as 'a-{g,r}.fits'; rename them",
+        f"- file_loc: 1 of 5 files do not exist (row 2): {str(tmp_path / '2-r.fits')!r}; "
+        f"a relative file_loc starts from {tmp_path}: is another folder meant (--image-root)?",
+    ]
+
+
+def test_a_file_whose_name_looks_like_a_pattern(tmp_path: Path) -> None:
+    touch_bands(tmp_path, "{a,b}.fits", "1-g.fits", "1-r.fits")
+    path = write_csv(tmp_path, '1,"{a,b}.fits"', '2,"1-{g,r}.fits"', header="id_str,file_loc")
+    assert read_catalog(path)["file_loc"].tolist() == [str(tmp_path / "{a,b}.fits"), str(tmp_path / "1-{g,r}.fits")]
+    write_csv(tmp_path, '1,"{a,c}.fits"', '2,"1-{g,r,z}.fits"', header="id_str,file_loc")
+    (fault,) = fault_lines(path, [])
+    assert (
+        f"2 of 2 files do not exist (rows 1, 2): {str(tmp_path / 'a.fits')!r}, {str(tmp_path / '1-z.fits')!r}" in fault
+    )
 
 
 def test_files_in_a_folder_that_may_not_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,6 +329,19 @@ def test_the_fingerprint_follows_the_content_and_nothing_else(galaxies: pd.DataF
     ]
     fingerprints = {catalog_fingerprint(other, columns) for other in others}
     assert len(fingerprints | {fingerprint, catalog_fingerprint(galaxies, columns[::-1])}) == len(others) + 2
+
+
+@pytest.mark.parametrize("rows", [0, 3, 100_001])
+def test_the_fingerprint_is_the_same_on_every_machine(rows: int) -> None:
+    # SHA-256 of the JSON of the number of rows and the columns' names, then of each column, numbers as little doubles.
+    import hashlib
+    import json
+
+    ids = [f"é{number:06d}" for number in range(rows)]
+    votes = np.arange(rows) / 4
+    expected = hashlib.sha256(f"{json.dumps([rows, 'id_str', 'smooth'])}{json.dumps(ids)}".encode() + votes.tobytes())
+    catalog = pd.DataFrame({"id_str": pd.Series(ids, dtype=str), "smooth": votes})
+    assert catalog_fingerprint(catalog, ["id_str", "smooth"]) == expected.hexdigest()
 
 
 @pytest.mark.parametrize(("name", "rows"), [("decals_rings", 183), ("gz2_kaggle", 5760)])

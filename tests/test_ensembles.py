@@ -69,10 +69,10 @@ def test_dihedral_views_are_the_eight_of_the_square_and_the_first_is_the_image_i
         def __getitems__(self, places):
             from zoobot.data.datasets import Batch
 
-            return Batch(images, torch.zeros(1, 0), ["a"], [""])
+            return Batch(images, torch.zeros(1, 0), ["a"], [""], np.zeros(1, int))
 
-    found, _ = predict_dataset(model, OneImage(), n_samples=1, tta="dihedral")
-    plain, _ = predict_dataset(model, OneImage(), n_samples=1)
+    found = predict_dataset(model, OneImage(), n_samples=1, tta="dihedral").concentrations
+    plain = predict_dataset(model, OneImage(), n_samples=1).concentrations
     assert found.shape == (1, 8, ANSWERS)
     np.testing.assert_allclose(found[:, :1], plain, rtol=1e-5)
     picture = images[0].numpy()
@@ -136,7 +136,7 @@ def test_recalibration_is_for_one_model_and_the_samples_it_was_fitted_with(catal
         with pytest.raises(SettingError, match="zoobot calibrate"):
             predict(checkpoint_dir=calibrated, catalog=catalog, save_loc=tmp_path / "q.parquet", **other)
     mixed = {"checkpoint_dir": [calibrated, folders[0]], "catalog": catalog, "save_loc": tmp_path / "q.parquet"}
-    with pytest.raises(SettingError, match="--no-recalibrate"):
+    with pytest.raises(SettingError, match=r"--save-loc FILE.*--calibration FILE.*--no-recalibrate"):
         predict(**mixed)
     predict(**mixed, recalibrate=False)
     with pytest.raises(SettingError, match="another table"):

@@ -27,6 +27,7 @@ from zoobot.report.galaxies import GalaxyPosterior, Titles, mean_width, pick, sh
 from zoobot.report.page import make_report
 from zoobot.stats.agreement import confusion_matrix, reliability
 from zoobot.stats.calibration import Estimate, PitHistogram
+from zoobot.stats.classification import roc_curve
 
 VOID = {"meta", "br", "img", "hr", "link", "input", "circle", "path"}
 
@@ -150,6 +151,15 @@ def test_calibration_is_told_of_each_question_and_all(page, votes):
     assert f"<td>{votes[:, 2:].any(axis=1).sum()}</td>" in rows["Tilt"]
     assert len(re.findall(r"\d\d\.\d%", rows["All questions"])) == 2
     assert calibration.count("<svg") == 4
+
+
+def test_questions_have_roc_curves_of_answers_that_some_lead(page, votes):
+    questions = section(page, "questions")
+    assert questions.count("ROC curves of ") == 2
+    assert "The other answer mirrors this one." in questions
+    curve = roc_curve(votes[:, 0] >= votes[:, 1], votes[:, 0] - votes[:, 1])
+    axes = plots.draw_roc({"round": curve}).axes[0]
+    assert axes.get_legend().get_texts()[0].get_text() == "1.000  round"
 
 
 def test_without_concentrations_there_are_intervals_and_errors(table, catalog, schema, tmp_path):

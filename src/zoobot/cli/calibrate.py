@@ -1,10 +1,13 @@
 """``zoobot calibrate``."""
 
 import math
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from zoobot.cli.fits_options import Bands, BandsLast, Hdu, KeepZeros, MaskHdu, StretchName, ZeroPoint, make_layout
 
 if TYPE_CHECKING:
     from zoobot.predictions.calibrate import Calibrated
@@ -14,7 +17,9 @@ __all__ = ["calibrate"]
 
 
 def calibrate(
-    checkpoint_dir: Annotated[Path, typer.Option(help="Model folder that `zoobot train` made.")],
+    checkpoint_dir: Annotated[
+        list[Path], typer.Option(help="Model folder that `zoobot train` made; given several times, of their mixture.")
+    ],
     shard_dir: Annotated[Path | None, typer.Option(help="Folder of shards.")] = None,
     split: Annotated[str, typer.Option(help="Which of the shards; not those trained on.")] = "test",
     catalog: Annotated[
@@ -24,20 +29,34 @@ def calibrate(
         Path | None,
         typer.Option(help="Where the catalog's relative file_loc start.", show_default="the catalog's folder"),
     ] = None,
+    save_loc: Annotated[
+        Path | None, typer.Option(help="Where to write (.json), for several models.", show_default="the model folder")
+    ] = None,
     n_samples: Annotated[int, typer.Option(help="Draws of dropout, as many as you will predict with.")] = 5,
     tta: Annotated[str, typer.Option(help="Views of each image, as you will predict with: none or dihedral.")] = "none",
     batch_size: Annotated[int, typer.Option(help="Galaxies at a time.")] = 64,
-    workers: Annotated[int, typer.Option(help="Processes that decode.")] = 0,
+    workers: Annotated[int | None, typer.Option(help="Processes that decode.", show_default="by machine")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps.", show_default="the best there is")] = None,
+    stretch: StretchName = None,
+    hdu: Hdu = None,
+    bands: Bands = None,
+    bands_last: BandsLast = False,
+    mask_hdu: MaskHdu = None,
+    zero_point: ZeroPoint = None,
+    keep_zeros: KeepZeros = False,
 ) -> None:
     """Make a model's error bars honest, on votes that it was not trained on.
 
-    Writes calibration.json into the model folder; `zoobot predict` applies it from then on.
+    Writes calibration.json into the model folder; `zoobot predict` applies it from then on. Of several models it is one
+    file for their mixture, which `zoobot predict --calibration` takes.
 
     Examples:
 
         zoobot calibrate --checkpoint-dir model --shard-dir shards
+
+        zoobot calibrate --checkpoint-dir a --checkpoint-dir b --shard-dir shards --save-loc ab.calibration.json
     """
+    from zoobot.data.stretch import parse_stretch
     from zoobot.predictions import calibrate as calibrating
 
     found = calibrating.calibrate(
@@ -46,6 +65,9 @@ def calibrate(
         split=split,
         catalog=catalog,
         image_root=image_root,
+        layout=make_layout(hdu, bands, bands_last, mask_hdu, zero_point, keep_zeros),
+        stretch=None if stretch is None else parse_stretch(stretch),
+        save_loc=save_loc,
         n_samples=n_samples,
         tta=tta,
         batch_size=batch_size,
@@ -53,7 +75,10 @@ def calibrate(
         device=device,
     )
     _print_gains(found)
-    typer.echo(f"{found.path}: predict applies it from now on (--no-recalibrate does not)")
+    applies = f"`zoobot predict --calibration {shlex.quote(str(save_loc))}` applies it, with the same --checkpoint-dir"
+    if save_loc is None:
+        applies = "predict applies it from now on (--no-recalibrate does not)"
+    typer.echo(f"{found.path}: {applies}")
 
 
 def _print_gains(found: "Calibrated") -> None:

@@ -1,10 +1,13 @@
 """``zoobot evaluate``."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 __all__ = ["evaluate"]
 
@@ -26,10 +29,18 @@ def evaluate(
         typer.Option(help="Also write every measure, error bar, baseline and noise floor as a table, .csv say."),
     ] = None,
     latex_loc: Annotated[Path | None, typer.Option(help="Also write the tables that papers print, as LaTeX.")] = None,
+    roc_loc: Annotated[
+        Path | None, typer.Option(help="Also write the ROC curve of each answer as a table, .csv say.")
+    ] = None,
     min_volunteers: Annotated[
         float, typer.Option(help="Classification counts galaxies that so many volunteers saw.", min=0)
     ] = 34,
+    min_share_asked: Annotated[
+        float, typer.Option(help="For a question, and of which at least this share was asked it.", min=0, max=1)
+    ] = 0.5,
     resamples: Annotated[int, typer.Option(help="Bootstrap samples for the error bars; 0 for none.", min=0)] = 200,
+    credibility: Annotated[float, typer.Option(help="Probability within the error bars.")] = 0.9,
+    draws: Annotated[int, typer.Option(help="Of true fractions, for the noise floor; 0 for none.", min=0)] = 10,
     seed: Annotated[int, typer.Option(help="Of the bootstrap and of the noise floor.", min=0)] = 0,
 ) -> None:
     """Score predictions against volunteers' votes, beside a baseline that predicts the mean votes.
@@ -52,46 +63,55 @@ def evaluate(
         fractions=fractions,
         table_loc=table_loc,
         latex_loc=latex_loc,
-        config=ScoreConfig(min_volunteers=min_volunteers, resamples=resamples, seed=seed),
+        roc_loc=roc_loc,
+        config=ScoreConfig(
+            resamples=resamples,
+            credibility=credibility,
+            min_volunteers=min_volunteers,
+            min_share_asked=min_share_asked,
+            draws=draws,
+            seed=seed,
+        ),
     )
     _print_scores(scores)
     _print_classification(scores)
     typer.echo(f"{save_loc}: these and more, with error bars, as JSON")
-    for path in (table_loc, latex_loc):
+    for path, what in ((table_loc, "the same as a table"), (latex_loc, "as LaTeX"), (roc_loc, "ROC curves")):
         if path is not None:
-            typer.echo(f"{path}: the same as a table")
+            typer.echo(f"{path}: {what}")
 
 
 _MEASURES = {
-    "loss": "loss",
-    "CRPS": "crps",
-    "abs.": "mean_absolute_error",
-    "RMS": "rms_error",
-    "right": "accuracy",
-    "sure": "confident_accuracy",
+    "loss": ("loss", "all"),
+    "CRPS": ("crps", "all"),
+    "RMS": ("rms_error", "all"),
+    "right": ("accuracy", "all"),
+    "agreed": ("accuracy", "agreed"),
+    "in 90%": ("coverage_90", "all"),
+    "ECE": ("calibration_error", "all"),
 }
 _SOURCES = {"baseline": "baseline", "perfect": "floor"}
-_COLUMNS = ("accuracy", "precision_weighted", "recall_weighted", "f1_weighted")
+_CLASSES = ("accuracy", "precision_weighted", "recall_weighted", "f1_weighted")
 
 
 def _print_scores(scores: Mapping[str, Any]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(box=None, title=f"{scores['galaxies']} galaxies")
-    table.add_column("question", no_wrap=True)
-    for heading in ("galaxies", *_MEASURES):
-        table.add_column(heading, justify="right")
-    found = _find_rows(scores, "all")
+    found = _find_rows(scores)
+    table = _start_table(f"{scores['galaxies']} galaxies", ("galaxies", *_MEASURES))
     for name in (*scores["questions"], "all_questions"):
-        rows = [found[name, measure] for measure in _MEASURES.values()]
+        rows = [found[name, measure, subset] for measure, subset in _MEASURES.values()]
         table.add_row(name.replace("_", " "), str(rows[0]["galaxies"]), *(_number(row["value"]) for row in rows))
+        _add_errors(table, None, *rows)
         for label, source in _SOURCES.items():
             table.add_row(f"  {label}", "", *(_number(row[source]) for row in rows), style="bright_black")
     console = Console()
     console.print(table)
-    console.print("Loss, CRPS, mean absolute and RMS errors of fractions: lower is better.")
-    console.print("Right leading answers, also where volunteers are sure (> 0.8): higher is better.")
+    console.print("Loss, CRPS, RMS error of fractions, calibration error (ECE) of leading answers:")
+    console.print("lower is better. Right leading answers, also where more than 80% of volunteers")
+    console.print("agreed: higher is better. Votes in 90% intervals: 0.900 if these are right.")
+    if scores["settings"]["resamples"]:
+        console.print(f"±: half of the bootstrap interval of {scores['settings']['credibility']:.0%}.")
     console.print("Baseline: the catalog's mean votes. Perfect: an estimate for one who knows the")
     console.print("true fractions, but not which volunteers come.")
     if scores["all_questions"]["loss"] is None:
@@ -100,42 +120,55 @@ def _print_scores(scores: Mapping[str, Any]) -> None:
         console.print(f"{scores['without_votes']} predicted galaxies are not in the catalog and were not scored")
     if scores["without_predictions"]:
         console.print(f"{scores['without_predictions']} galaxies of the catalog were not predicted")
-    if "cumulative" in scores:
-        cumulative = scores["cumulative"]
-        console.print(
-            f"RMS error of cumulative fractions: {cumulative['rms_error']:.4f}, of the mean votes "
-            f"{cumulative['baseline_rms_error']:.4f}, over {cumulative['galaxies']} galaxies"
-        )
+    if row := found.get(("all_questions", "cumulative_rms_error", "all")):
+        error = "" if row["lower"] is None else f" ± {(row['upper'] - row['lower']) / 2:.4f}"
+        perfect = "" if row["floor"] is None else f", of a perfect model {row['floor']:.4f}"
+        console.print(f"RMS error of cumulative fractions, over {row['galaxies']} galaxies: {row['value']:.4f}{error}")
+        console.print(f"  of the mean votes {row['baseline']:.4f}{perfect}")
+
+
+def _print_classification(scores: Mapping[str, Any]) -> None:
+    """Print the table of leading answers in the form of the Galaxy Zoo papers."""
+    from rich.console import Console
+
+    settings, found = scores["settings"], _find_rows(scores)
+    console = Console()
+    rule = f"at least {settings['min_volunteers']:g} volunteers, {settings['min_share_asked']:.0%} of them asked"
+    if not any(row["galaxies"] for (_, _, subset), row in found.items() if subset == "relevant"):
+        console.print(f"No classification table: no galaxy has {rule} (see --min-volunteers)")
+        return
+    headings = ("count", "accuracy", "precision", "recall", "F1", "agreed", "accuracy")
+    table = _start_table(f"Leading answers: galaxies with {rule}", headings)
+    for name in scores["questions"]:
+        rows = [found[name, measure, "relevant"] for measure in _CLASSES]
+        agreed = found[name, "accuracy", "relevant_agreed"]
+        numbers = (_number(row["value"]) for row in rows)
+        table.add_row(name, str(rows[0]["galaxies"]), *numbers, str(agreed["galaxies"]), _number(agreed["value"]))
+        _add_errors(table, None, *rows, None, agreed)
+    console.print()
+    console.print(table)
+
+
+def _start_table(title: str, headings: Sequence[str]) -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None, title=title, padding=(0, 1, 0, 0))
+    table.add_column("question", no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def _add_errors(table: "Table", *rows: Mapping[str, Any] | None) -> None:
+    """Add a line with half the width of each row's error bar, if there are any."""
+    errors = [None if row is None or row["lower"] is None else (row["upper"] - row["lower"]) / 2 for row in rows]
+    if any(error is not None for error in errors):
+        table.add_row("  ±", *("" if error is None else f"{error:.3f}" for error in errors))
 
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _print_classification(scores: Mapping[str, Any]) -> None:
-    """Print the table of leading answers in the form of the Galaxy Zoo papers."""
-    from rich.console import Console
-    from rich.table import Table
-
-    settings = scores["settings"]
-    relevant, confident = _find_rows(scores, "relevant"), _find_rows(scores, "confident")
-    console = Console()
-    rule = f"at least {settings['min_volunteers']:g} volunteers, {settings['min_share_asked']:.0%} of them asked"
-    if not any(row["galaxies"] for row in relevant.values()):
-        console.print(f"No classification table: no galaxy has {rule} (see --min-volunteers)")
-        return
-    table = Table(box=None, title=f"Leading answers: galaxies with {rule}")
-    table.add_column("question", no_wrap=True)
-    for heading in ("count", "accuracy", "precision", "recall", "F1", "sure", "accuracy"):
-        table.add_column(heading, justify="right")
-    for name in scores["questions"]:
-        rows = [relevant[name, measure] for measure in _COLUMNS]
-        sure = confident[name, "accuracy"]
-        numbers = (_number(row["value"]) for row in rows)
-        table.add_row(name, str(rows[0]["galaxies"]), *numbers, str(sure["galaxies"]), _number(sure["value"]))
-    console.print()
-    console.print(table)
-
-
-def _find_rows(scores: Mapping[str, Any], subset: str) -> dict[tuple[str, str], Mapping[str, Any]]:
-    return {(row["question"], row["measure"]): row for row in scores["measures"] if row["subset"] == subset}
+def _find_rows(scores: Mapping[str, Any]) -> dict[tuple[str, str, str], Mapping[str, Any]]:
+    return {(row["question"], row["measure"], row["subset"]): row for row in scores["measures"] if not row["answer"]}

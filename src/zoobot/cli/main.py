@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from zoobot import __version__
 from zoobot.cli.calibrate import calibrate
+from zoobot.cli.cutouts import cutouts
 from zoobot.cli.demo import demo
 from zoobot.cli.evaluate import evaluate
 from zoobot.cli.predict import predict
@@ -15,6 +16,7 @@ from zoobot.cli.report import report
 from zoobot.cli.schemas import show_schemas
 from zoobot.cli.shards import check_shards, create_shards
 from zoobot.cli.simulate import simulate
+from zoobot.cli.stretch import stretch
 from zoobot.cli.train import train
 from zoobot.errors import ZoobotError
 
@@ -30,6 +32,8 @@ app = typer.Typer(
 app.command("demo")(demo)
 app.command("schemas")(show_schemas)
 app.command("simulate")(simulate)
+app.command("cutouts")(cutouts)
+app.command("stretch")(stretch)
 app.command("create-shards")(create_shards)
 app.command("check-shards")(check_shards)
 app.command("train")(train)

@@ -5,6 +5,18 @@ from typing import Annotated
 
 import typer
 
+from zoobot.cli.fits_options import (
+    Bands,
+    BandsLast,
+    Hdu,
+    KeepZeros,
+    MaskHdu,
+    StretchName,
+    ZeroPoint,
+    make_config,
+    make_layout,
+)
+
 __all__ = ["check_shards", "create_shards"]
 
 
@@ -36,6 +48,16 @@ def create_shards(
         typer.Option(help="Where relative file_loc start.", show_default="the catalog's folder"),
     ] = None,
     seed: Annotated[int, typer.Option(help="What decides the split.")] = 0,
+    stretch: StretchName = None,
+    hdu: Hdu = None,
+    bands: Bands = None,
+    bands_last: BandsLast = False,
+    mask_hdu: MaskHdu = None,
+    zero_point: ZeroPoint = None,
+    keep_zeros: KeepZeros = False,
+    trust_paths: Annotated[
+        bool, typer.Option("--trust-paths", help="Do not look first whether all the files exist.")
+    ] = False,
     workers: Annotated[
         int | None, typer.Option(help="Processes that decode and write.", show_default="one per core")
     ] = None,
@@ -53,6 +75,8 @@ def create_shards(
         zoobot create-shards --labelled-catalog catalog.csv --shard-dir shards --schema gz2 --img-size 300
 
         zoobot create-shards --labelled-catalog catalog.csv --shard-dir debug --img-size 32 --max-labelled 500
+
+        zoobot create-shards --labelled-catalog fits.csv --shard-dir shards --stretch decals --bands z,r,g
     """
     from zoobot import schemas
     from zoobot.data import shard_writing
@@ -65,7 +89,9 @@ def create_shards(
         max_labelled=max_labelled,
         max_unlabelled=max_unlabelled,
         fit=fit,
+        fits=make_config(stretch, make_layout(hdu, bands, bands_last, mask_hdu, zero_point, keep_zeros)),
         seed=seed,
+        trust_paths=trust_paths,
         workers=workers,
         skip_bad_images=skip_bad_images,
         overwrite=overwrite,
@@ -86,6 +112,8 @@ def create_shards(
         typer.echo(
             f"left out {sum(manifest.left_out.values())} unreadable images: {shard_dir / shard_writing.BAD_IMAGES_NAME}"
         )
+    if (shard_dir / shard_writing.BAD_PIXELS_NAME).exists():
+        typer.echo(f"images with bad pixels, which were filled: {shard_dir / shard_writing.BAD_PIXELS_NAME}")
     typer.echo(f"next: zoobot train --shard-dir {shard_dir} --save-dir MODEL")
 
 

@@ -100,6 +100,7 @@ def train(
         move=move,
         zoom=zoom,
         fit=manifest.settings.get("fit", "crop"),
+        fits=manifest.settings.get("fits"),
     )
     training_config.train_estimator(model, config, train_dataset, test_dataset)
     typer.echo(f"{save_dir}: the best model, history.csv and learning_curve.png")

@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from zoobot.data.band_files import join_files
+from zoobot.data.file_checks import describe_absence, find_absent
 from zoobot.data.tables import read_table
 from zoobot.errors import CatalogError, SettingError
 
@@ -31,6 +33,7 @@ def read_catalog(
     path: str | Path,
     label_cols: Sequence[str] = (),
     *,
+    bands: Sequence[str] = (),
     image_root: str | Path | None = None,
     check_files: bool = True,
     need_files: bool = True,
@@ -38,8 +41,11 @@ def read_catalog(
     """Read a catalog of galaxies and report all of its faults at once.
 
     ``id_str`` is text, unique, and without spaces at its ends (a fault, since FITS tables lose them);
-    ``file_loc`` becomes an absolute path, resolved against ``image_root`` or else the catalog's folder;
-    the votes in ``label_cols`` become float32, finite and ≥ 0, fractions of a vote allowed.
+    ``file_loc`` becomes an absolute path, resolved against ``image_root`` or else the catalog's folder, and may be a
+    pattern of several files, ``images/12-{g,r,z}.fits`` (:mod:`zoobot.data.band_files`). A table without it may have a
+    column of files for each band, ``file_loc_g``, …, of which it is made, in the order of the columns;
+    ``bands`` names those to take, and their order (numbers are left to :mod:`zoobot.data.fits_images`).
+    The votes in ``label_cols`` become float32, finite and ≥ 0, fractions of a vote allowed.
     Other columns stay as they are. Without ``label_cols`` this reads unlabelled catalogs;
     without ``need_files`` tables of votes alone, whose ``file_loc`` is not looked at.
 
@@ -58,23 +64,22 @@ def read_catalog(
     """
     if image_root is not None and not Path(image_root).is_dir():
         raise SettingError(f"image_root (--image-root): {image_root} is no folder; expected the images' folder")
-    frame = read_table(path)
+    frame = read_table(path, label_cols)
     root = Path(path).parent.absolute() if image_root is None else Path(image_root).absolute()
-    wanted = ["id_str", *(["file_loc"] if need_files else []), *label_cols]
-    faults = _column_faults(frame, wanted)
-    columns: dict[str, Any] = {}
+    files = _file_columns(frame, bands) if need_files else []
+    faults = _column_faults(frame, ["id_str", *files, *label_cols], label_cols)
     if len(frame) == 0:
         faults.append("the table has no rows; expected one for each galaxy")
     if "id_str" in frame:
         faults += _id_faults(frame["id_str"])
-    if need_files and "file_loc" in frame:
-        columns["file_loc"] = _resolve(frame["file_loc"], root)
-        faults += _file_faults(frame["file_loc"], columns["file_loc"], root, check_files=check_files)
-    faults += _take_votes(frame, [name for name in label_cols if name in frame], columns)
+    vote_faults = _take_votes(frame, [name for name in label_cols if name in frame])  # first, since it makes room
+    if files and set(files) <= set(frame.columns):
+        faults += _take_files(frame, files, root, check_files=check_files)
+    faults += vote_faults
     if faults:
         lines = "".join(f"\n- {fault}" for fault in faults)
         raise CatalogError(f"{path}: faults, with rows counted from 1 (line 2 of a csv file):{lines}")
-    return frame.assign(**columns)
+    return frame
 
 
 def split_catalog(catalog: pd.DataFrame, *, eval_size: int, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -139,8 +144,17 @@ def catalog_fingerprint(catalog: pd.DataFrame, columns: Sequence[str]) -> str:
         if pd.api.types.is_numeric_dtype(column.dtype):
             fingerprint.update(column.to_numpy(dtype="<f8", na_value=np.nan).tobytes())
         else:
-            fingerprint.update(json.dumps(column.astype(str).tolist()).encode())
+            _update_with_json(fingerprint, column.astype(str))
     return fingerprint.hexdigest()
+
+
+def _update_with_json(fingerprint: "hashlib._Hash", texts: "pd.Series[str]") -> None:
+    """Add a list of texts as JSON, a part at a time, since the whole of it may be large."""
+    fingerprint.update(b"[")
+    for first in range(0, len(texts), 100_000):
+        inner = json.dumps(texts.iloc[first : first + 100_000].tolist())[1:-1]
+        fingerprint.update(f"{', ' if first else ''}{inner}".encode())
+    fingerprint.update(b"]")
 
 
 def _hash_order(ids: "pd.Series[str]", purpose: str, seed: int) -> NDArray[np.intp]:
@@ -165,7 +179,7 @@ def _rows(bad: NDArray[np.bool_]) -> str:
     return f"row{'s' if len(rows) > 1 else ''} {_listed(rows, len(rows))}"
 
 
-def _column_faults(frame: pd.DataFrame, wanted: Sequence[str]) -> list[str]:
+def _column_faults(frame: pd.DataFrame, wanted: Sequence[str], label_cols: Sequence[str]) -> list[str]:
     missing = [name for name in wanted if name not in frame]
     if not missing:
         return []
@@ -176,7 +190,7 @@ def _column_faults(frame: pd.DataFrame, wanted: Sequence[str]) -> list[str]:
         return f"{name!r} (is it {close[0]!r}?)" if close else repr(name)
 
     there = _listed((repr(name) for name in frame.columns), frame.shape[1], 8)
-    fix = "rename columns" + (" or choose another schema (--schema)" if set(missing) - {"id_str", "file_loc"} else "")
+    fix = "rename columns" + (" or choose another schema (--schema)" if set(missing).intersection(label_cols) else "")
     return [f"missing columns: {_listed(map(describe, missing), len(missing), 8)}; the table has {there}; {fix}"]
 
 
@@ -200,15 +214,15 @@ def _id_faults(ids: "pd.Series[str]") -> list[str]:
     return faults
 
 
-def _take_votes(frame: pd.DataFrame, names: list[str], votes: dict[str, Any]) -> list[str]:
-    """Put the columns without faults into ``votes``, as float32, and return the faults of the others."""
+def _take_votes(frame: pd.DataFrame, names: list[str]) -> list[str]:
+    """Make the columns without faults float32, in place, and return the faults of the others."""
     found: dict[str, list[str]] = defaultdict(list)
     counts: dict[str, int] = defaultdict(int)
     largest = 1e6  # volunteers; beyond it, what a table holds is something else
     for name in names:
         values = _as_numbers(frame[name])
         if ((values >= 0) & (values <= largest)).all():
-            votes[name] = values.astype(np.float32)
+            frame[name] = values.astype(np.float32)
             continue
         missing = frame[name].isna().to_numpy(dtype=bool)
         masks = (missing, np.isnan(values) & ~missing, values < 0, values > largest)
@@ -231,48 +245,59 @@ def _as_numbers(column: "pd.Series[Any]") -> NDArray[np.float64]:
     return values
 
 
-def _resolve(locations: "pd.Series[str]", root: Path) -> list[str]:
-    # A million Path objects would take seconds.
-    return [os.path.join(root, location) for location in locations]  # noqa: PTH118
+def _file_columns(frame: pd.DataFrame, bands: Sequence[str]) -> list[str]:
+    of_bands = [name for name in map(str, frame.columns) if name.startswith("file_loc_")]
+    if "file_loc" in frame or not of_bands:
+        return ["file_loc"]
+    named = [band for band in bands if not band.isdecimal()]  # numbers count the columns, when the files are read
+    return [f"file_loc_{band}" for band in named] or of_bands
 
 
-def _file_faults(locations: "pd.Series[str]", paths: list[str], root: Path, *, check_files: bool) -> list[str]:
+def _take_files(frame: pd.DataFrame, names: Sequence[str], root: Path, *, check_files: bool) -> list[str]:
+    """Make ``file_loc`` absolute paths or patterns, in place, and return the faults."""
     faults = []
-    empty = (locations.str.strip() == "").to_numpy(dtype=bool)
-    if empty.any():
-        faults.append(f"file_loc: {empty.sum():,} missing ({_rows(empty)}); expected the path of an image")
-    absent = _absent(paths) & ~empty if check_files else np.zeros_like(empty)
-    if absent.any():
-        first = ", ".join(repr(paths[row]) for row in np.flatnonzero(absent)[:3])
+    faulty = np.zeros(len(frame), bool)
+    columns = [frame[name].astype("string").fillna("").astype(str) for name in names]
+    for name, column in zip(names, columns, strict=True):
+        empty = (column.str.strip() == "").to_numpy(dtype=bool)
+        if empty.any():
+            faults.append(f"{name}: {empty.sum():,} missing ({_rows(empty)}); expected the path of an image")
+        faulty |= empty
+    file_locs, odd = _join_columns(columns, str(root))
+    if odd.any():
+        first = ", ".join(repr(column[odd].iloc[0]) for column in columns)
         faults.append(
-            f"file_loc: {absent.sum():,} of {len(paths):,} files do not exist ({_rows(absent)}): {first}; "
-            f"a relative file_loc starts from {root}: is another folder meant (--image-root)?"
+            f"{names[0]}: {odd.sum():,} with braces, or with commas where bands differ ({_rows(odd)}: {first}); "
+            f"expected none, since several files are named together as 'a-{{g,r}}.fits'; rename them"
         )
+    if check_files:
+        faults += _absence_faults(file_locs, find_absent(file_locs) & ~faulty & ~odd, root)
+    frame["file_loc"] = file_locs
     return faults
 
 
-def _absent(paths: list[str]) -> NDArray[np.bool_]:
-    """Say which paths are not files, with one listing for each folder and not one request for each file."""
-    places = [os.path.split(path) for path in paths]
-    wanted: dict[str, set[str]] = defaultdict(set)
-    for folder, name in places:
-        wanted[folder].add(name)
-    present = {folder: _files_among(folder, names) for folder, names in wanted.items()}
-    return np.array([name not in present[folder] for folder, name in places], dtype=bool)
+def _join_columns(columns: Sequence["pd.Series[str]"], root: str) -> tuple[list[str], NDArray[np.bool_]]:
+    """Make an absolute path or pattern of each row, and say of which that cannot be done."""
+    absolute = [column.tolist() for column in columns]
+    for cells in absolute:
+        for row, cell in enumerate(cells):  # in place, and without a million Path objects, which would take seconds
+            cells[row] = os.path.join(root, cell)  # noqa: PTH118
+    odd = np.zeros(len(absolute[0]), bool)
+    if len(columns) == 1:
+        return absolute[0], odd
+    for row, paths in enumerate(zip(*absolute, strict=True)):
+        try:
+            absolute[0][row] = join_files(paths)
+        except CatalogError:
+            odd[row] = True
+    return absolute[0], odd
 
 
-def _files_among(folder: str, names: set[str]) -> set[str]:
-    try:
-        with os.scandir(folder) as entries:
-            listed = {entry.name for entry in entries if entry.name in names and entry.is_file()}
-    except (FileNotFoundError, NotADirectoryError):
-        return set()
-    except (OSError, ValueError):  # not ours to list, or a path that no file can have
-        listed = set()
-    # Names that the listing spells otherwise (case, Unicode form) are found by asking for them;
-    # os.path.isfile, since Path.is_file raises where access is denied.
-    return listed | {
-        name
-        for name in names - listed
-        if os.path.isfile(os.path.join(folder, name))  # noqa: PTH113, PTH118
-    }
+def _absence_faults(file_locs: Sequence[str], absent: NDArray[np.bool_], root: Path) -> list[str]:
+    if not absent.any():
+        return []
+    first = ", ".join(describe_absence(file_locs[row]) for row in np.flatnonzero(absent)[:3])
+    return [
+        f"file_loc: {absent.sum():,} of {len(file_locs):,} files do not exist ({_rows(absent)}): {first}; "
+        f"a relative file_loc starts from {root}: is another folder meant (--image-root)?"
+    ]

@@ -11,13 +11,16 @@ from zoobot.errors import SettingError
 __all__ = ["draw_contact_sheet"]
 
 
-def draw_contact_sheet(images: Sequence[NDArray[np.uint8]], labels: Sequence[str], columns: int = 10) -> Figure:
+def draw_contact_sheet(
+    images: Sequence[NDArray[np.uint8]], labels: Sequence[str], columns: int = 10, inches: float = 1.1
+) -> Figure:
     """Draw images row by row, each with its label above it.
 
     Args:
         images: each (height, width, 3) or (height, width, 1).
         labels: one for each.
         columns: how many side by side.
+        inches: width of each.
 
     Raises:
         SettingError: there are no images, or not one label for each.
@@ -25,12 +28,19 @@ def draw_contact_sheet(images: Sequence[NDArray[np.uint8]], labels: Sequence[str
     if not images or len(images) != len(labels) or columns < 1:
         raise SettingError(f"images: got {len(images)} with {len(labels)} labels; expected some, each with its label")
     rows = -(-len(images) // columns)
-    figure = Figure(figsize=(1.1 * columns, 1.25 * rows), facecolor="black")
+    height = (inches + 0.15) * rows
+    figure = Figure(figsize=(inches * columns, height), facecolor="black")
     grid = figure.subplots(
         rows,
         columns,
         squeeze=False,
-        gridspec_kw={"left": 0.004, "right": 0.996, "bottom": 0.002, "top": 1 - 0.15 / rows, "wspace": 0.04},
+        gridspec_kw={
+            "left": 0.004,
+            "right": 0.996,
+            "bottom": 0.002,
+            "top": 1 - 0.15 / ((inches + 0.15) * rows),
+            "wspace": 0.04,
+        },
     )
     for axes in grid.flat:
         axes.set_axis_off()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from zoobot.data import images
+from zoobot.data.fits_images import FitsConfig
 from zoobot.errors import CatalogError, ImageError, SettingError, ZoobotError
 
 __all__ = ["Batch", "GalaxyDataset", "ImageDataset", "describe_dataset", "make_loader"]
@@ -25,12 +26,14 @@ class Batch(NamedTuple):
         votes: (galaxies, answers) float32; no columns where nothing is known.
         id_str: the galaxies' names, in the same order.
         faults: why an image could not be read, empty where it could; such an image is black.
+        bad_pixels: how many pixels of each image were bad and were filled, as far as it is known.
     """
 
     images: torch.Tensor
     votes: torch.Tensor
     id_str: list[str]
     faults: list[str]
+    bad_pixels: NDArray[np.int64]
 
 
 class GalaxyDataset(Protocol):
@@ -74,6 +77,7 @@ class ImageDataset(Dataset[Batch]):
         channels: 1 or 3.
         label_cols: the columns of votes to give with each image.
         fit: ``crop`` or ``pad``, for images that are not square.
+        fits: where FITS files have their fluxes, and their stretch.
         keep_faulty: give a black image and the reason in ``Batch.faults`` for one that cannot be read.
 
     Raises:
@@ -89,6 +93,7 @@ class ImageDataset(Dataset[Batch]):
         channels: int = 3,
         label_cols: Sequence[str] = (),
         fit: str = "crop",
+        fits: FitsConfig | None = None,
         keep_faulty: bool = False,
     ) -> None:
         missing = [column for column in ("id_str", "file_loc", *label_cols) if column not in catalog.columns]
@@ -97,6 +102,7 @@ class ImageDataset(Dataset[Batch]):
         self.label_cols = list(label_cols)
         self.image_shape = (size, size, channels)
         self._fit = fit
+        self._fits = fits
         self._keep_faulty = keep_faulty
         self.id_str = catalog["id_str"].tolist()
         self.file_loc = catalog["file_loc"].tolist()
@@ -113,24 +119,26 @@ class ImageDataset(Dataset[Batch]):
     def __getitems__(self, positions: Sequence[int]) -> Batch:
         """Read these galaxies, in this order."""
         pixels = np.zeros((len(positions), *self.image_shape), np.uint8)
-        faults = [self._read(self.file_loc[position], pixels[row]) for row, position in enumerate(positions)]
+        bad_pixels = np.zeros(len(positions), np.int64)
+        faults = [""] * len(positions)
+        for row, position in enumerate(positions):
+            try:
+                pixels[row], bad_pixels[row] = self._read(self.file_loc[position])
+            except ImageError as error:
+                if not self._keep_faulty:
+                    raise
+                faults[row] = str(error)
         return Batch(
             torch.from_numpy(pixels),
             self.votes[torch.as_tensor(positions, dtype=torch.long)],
             [self.id_str[position] for position in positions],
             faults,
+            bad_pixels,
         )
 
-    def _read(self, path: str | Path, out: NDArray[np.uint8]) -> str:
-        """Fill ``out`` with an image; give the reason if it cannot be read and that is allowed."""
+    def _read(self, path: str | Path) -> images.Picture:
         height, _, channels = self.image_shape
-        try:
-            out[:] = images.read_image(path, size=height, channels=channels, fit=self._fit)
-        except ImageError as error:
-            if not self._keep_faulty:
-                raise
-            return str(error)
-        return ""
+        return images.read_picture(path, size=height, channels=channels, fit=self._fit, fits=self._fits)
 
 
 def make_loader(

@@ -1,4 +1,4 @@
-"""Images: PNG and JPEG of any size and mode to square uint8 arrays, and back to bytes.
+"""Images: PNG, JPEG and FITS of any size and mode to square uint8 arrays, and back to bytes.
 
 Each step is done by the library that ``benchmarks/decoding.py`` shows to be fastest at it: kornia_rs decodes
 common PNGs, simplejpeg decodes JPEGs and opencv resizes; Pillow decodes what is rare (palettes, 1 bit, CMYK).
@@ -7,12 +7,13 @@ kornia_rs holds Python's interpreter lock while it decodes: processes read many 
 
 import io
 import os
+import stat
 import struct
 from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn, TypeVar
 
 import cv2
 import kornia_rs.io
@@ -21,56 +22,105 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
+from zoobot.data import fits_images
+from zoobot.data.band_files import split_files
+from zoobot.data.fits_images import FITS_SUFFIXES, FitsConfig, is_fits
+from zoobot.data.limits import MAX_PIXELS
+from zoobot.data.stretch import apply_stretch
 from zoobot.errors import ImageError, SettingError
 
-__all__ = ["MAX_PIXELS", "decode_image", "encode_image", "find_images", "read_image"]
+__all__ = ["Picture", "decode_image", "encode_image", "find_images", "read_image", "read_picture"]
 
-MAX_PIXELS = 2**26
-"""An image with more pixels than 8192² is refused by its header: no cutout is that large, a bomb may be."""
+_Kind = TypeVar("_Kind", bound=np.generic)
 
-_SUFFIXES = {"png": (".png",), "jpg": (".jpg", ".jpeg"), "jpeg": (".jpg", ".jpeg")}
+_SUFFIXES = {
+    "png": (".png",),
+    "jpg": (".jpg", ".jpeg"),
+    "jpeg": (".jpg", ".jpeg"),
+    "fits": FITS_SUFFIXES,
+}
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_MODES = {0: "mono", 2: "rgb", 6: "rgba"}  # colour type of the header -> kornia_rs's word for it
 
 
-def read_image(path: str | Path, *, size: int | None = None, channels: int = 3, fit: str = "crop") -> NDArray[np.uint8]:
-    """Read a PNG or JPEG file, told apart by content and not by suffix, as a square image.
+class Picture(NamedTuple):
+    """An image as models take it.
+
+    Attributes:
+        pixels: (size, size, channels) of uint8, row 0 on top.
+        bad_pixels: how many pixels of the file, within the square, lacked a band and were filled; only FITS knows.
+    """
+
+    pixels: NDArray[np.uint8]
+    bad_pixels: int
+
+
+def read_picture(
+    path: str | Path,
+    *,
+    size: int | None = None,
+    channels: int = 3,
+    fit: str = "crop",
+    fits: FitsConfig | None = None,
+) -> Picture:
+    """Read a PNG, JPEG or FITS file, told apart by content and not by suffix, as a square image.
 
     - 16-bit samples become round(sample / 257); transparency is laid on black, the colour of the sky.
     - One channel from colour is luma, 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601); three from grey repeat it.
     - A JPEG at least twice as large as ``size`` is decoded at a reduced scale (cosine transform).
     - Colour profiles and the EXIF orientation are ignored: cutouts have none, and a galaxy has no way up.
+    - FITS is stretched at its own size, and its first row, the bottom one, comes last.
 
     Args:
-        path: The file.
+        path: The file; of FITS also a section of one, or several, as :func:`zoobot.data.fits_images.read_bands` has it.
         size: Side of the result in pixels, by antialiased resizing; None keeps the side of the squared image.
         channels: 1 or 3 (red, green, blue).
-        fit: Makes an image square: "crop" keeps the centre, "pad" adds black edges.
-
-    Returns:
-        Contiguous array (size, size, channels) of uint8, row 0 on top.
+        fit: Makes an image square: "crop" keeps the centre, "pad" adds black edges, to FITS edges of sky.
+        fits: Where FITS files have their fluxes, and their stretch.
 
     Raises:
-        ImageError: The file is missing, truncated, no PNG or JPEG, or has more than ``MAX_PIXELS`` pixels.
+        ImageError: The file is missing, truncated, of another kind, or has more than ``MAX_PIXELS`` pixels.
         SettingError: ``size``, ``channels`` or ``fit`` is outside what it may be.
     """
+    _check_settings(size, channels, fit)
+    encoded = _read_file(path)
+    if encoded is not None:
+        return Picture(decode_image(encoded, name=str(path), size=size, channels=channels, fit=fit), 0)
+    fits = fits or FitsConfig()
+    bands = np.moveaxis(fits_images.read_bands(path, fits.layout), 0, -1)
     try:
-        if Path(path).exists() and not Path(path).is_file():  # reading a pipe or a device may never end
-            raise ImageError(f"cannot read image {path}: it is a folder, a pipe or a device")
-        encoded = Path(path).read_bytes()
-    except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
-        raise ImageError(f"cannot read image {path}: {getattr(error, 'strerror', None) or error}") from error
-    return decode_image(encoded, name=str(path), size=size, channels=channels, fit=fit)
+        bad_pixels = int(_square(np.asarray(np.isnan(bands).any(axis=2)), fit).sum())
+        pixels = apply_stretch(np.moveaxis(_square(bands, fit, fill=np.nan), -1, 0), fits.stretch)[::-1]
+    except ValueError as error:  # too large when padded, or too few bands for the stretch
+        raise ImageError(f"cannot read image {path}: {error}") from error
+    return Picture(_finish(pixels, size, channels), bad_pixels)
+
+
+def read_image(
+    path: str | Path,
+    *,
+    size: int | None = None,
+    channels: int = 3,
+    fit: str = "crop",
+    fits: FitsConfig | None = None,
+) -> NDArray[np.uint8]:
+    """Read the pixels of `read_picture`, (size, size, channels) of uint8.
+
+    Raises:
+        ImageError: As for ``read_picture``.
+        SettingError: As for ``read_picture``.
+    """
+    return read_picture(path, size=size, channels=channels, fit=fit, fits=fits).pixels
 
 
 def decode_image(
     encoded: bytes, *, name: str, size: int | None = None, channels: int = 3, fit: str = "crop"
 ) -> NDArray[np.uint8]:
-    """Decode the bytes of a PNG or JPEG as ``read_image`` does; ``name`` stands for the path in errors.
+    """Decode the bytes of a PNG or JPEG as ``read_picture`` does; ``name`` stands for the path in errors.
 
     Raises:
-        ImageError: As for ``read_image``.
-        SettingError: As for ``read_image``.
+        ImageError: As for ``read_picture``.
+        SettingError: As for ``read_picture``.
 
     >>> encoded = encode_image(np.full((4, 6, 3), 7, np.uint8), "png")
     >>> decode_image(encoded, name="a galaxy", size=2, channels=1)[..., 0]
@@ -84,6 +134,11 @@ def decode_image(
         raise ImageError(f"cannot read image {name}: {error or type(error).__name__}") from error
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         pixels = _on_black(pixels)
+    return _finish(pixels, size, channels)
+
+
+def _finish(pixels: NDArray[np.uint8], size: int | None, channels: int) -> NDArray[np.uint8]:
+    """Give a square image the channels and the size."""
     if channels == 1 and pixels.shape[2:] == (3,):
         pixels = _as_uint8(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
     if size is not None:
@@ -130,7 +185,8 @@ def find_images(folder: str | Path, file_format: str, *, recursive: bool = False
 
     Args:
         folder: Where to look.
-        file_format: "png", or "jpg" or "jpeg", which both find .jpg and .jpeg; upper case is found too.
+        file_format: "png"; "jpg" or "jpeg", which both find .jpg and .jpeg; "fits", which finds .fits, .fit, .fits.gz
+            and .fits.fz. Upper case is found too.
         recursive: Look in the folders inside, too.
 
     Raises:
@@ -148,7 +204,7 @@ def find_images(folder: str | Path, file_format: str, *, recursive: bool = False
         for name in names
         if not name.startswith(".")
     ]
-    images = sorted(path for path in files if path.suffix.lower() in suffixes)
+    images = sorted(path for path in files if path.name.lower().endswith(suffixes))
     if not images:
         raise ImageError(_no_images(folder, suffixes, files, recursive))
     return images
@@ -164,6 +220,23 @@ def _no_images(folder: Path, suffixes: Iterable[str], files: list[Path], recursi
     inside = not recursive and any(path.is_dir() for path in folder.iterdir())
     hint = "; it has folders inside, which are searched with recursive" if inside else ""
     return f"folder {folder}: expected files with {' or '.join(suffixes)}, found {found}{hint}"
+
+
+def _read_file(path: str | Path) -> bytes | None:
+    """The bytes of a PNG or JPEG; nothing if it is FITS, or the name of a part of one or of several."""
+    try:
+        kind = os.stat(path).st_mode  # noqa: PTH116
+        if not stat.S_ISREG(kind):  # reading a pipe or a device may never end
+            raise ImageError(f"cannot read image {path}: it is a folder, a pipe or a device")
+        with open(path, "rb") as file:
+            start = file.read(16)
+            return None if is_fits(start) else start + file.read()
+    except FileNotFoundError as error:
+        if str(path).endswith("]") or len(split_files(str(path))) > 1:
+            return None
+        raise ImageError(f"cannot read image {path}: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
+        raise ImageError(f"cannot read image {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _check_settings(size: int | None, channels: int, fit: str) -> None:
@@ -224,7 +297,7 @@ def _check_pixels(height: int, width: int) -> None:
         raise ValueError(f"it has {height} x {width} pixels, more than the {MAX_PIXELS} that are allowed")
 
 
-def _square(pixels: NDArray[np.uint8], fit: str) -> NDArray[np.uint8]:
+def _square(pixels: NDArray[_Kind], fit: str, fill: float = 0) -> NDArray[_Kind]:
     height, width = pixels.shape[:2]
     if height == width:
         return pixels
@@ -233,7 +306,7 @@ def _square(pixels: NDArray[np.uint8], fit: str) -> NDArray[np.uint8]:
     if fit == "crop":
         return pixels[top : top + side, left : left + side]
     _check_pixels(side, side)
-    padded = np.zeros((side, side, *pixels.shape[2:]), np.uint8)
+    padded = np.full((side, side, *pixels.shape[2:]), fill, pixels.dtype)
     padded[top : top + height, left : left + width] = pixels
     return padded
 

@@ -10,20 +10,33 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zoobot.data import images, tfrecord
-from zoobot.errors import ShardError
+from zoobot.data import tfrecord
+from zoobot.data.limits import MAX_PIXELS
+from zoobot.data.table_claims import read_parquet
+from zoobot.errors import CatalogError, ShardError
 from zoobot.files import replace_atomically
 
-__all__ = ["INDEX_COLUMNS", "index_path", "index_tfrecord", "is_encoded", "load_index", "write_index"]
+__all__ = [
+    "BAD_PIXELS_FEATURE",
+    "INDEX_COLUMNS",
+    "index_path",
+    "index_tfrecord",
+    "is_encoded",
+    "load_index",
+    "write_index",
+]
 
 _SIZES = ("height", "width", "channels")
-INDEX_COLUMNS = ("id_str", "start", "end", *_SIZES)
+INDEX_COLUMNS = ("id_str", "start", "end", *_SIZES, "bad_pixels")
+BAD_PIXELS_FEATURE = "image/bad_pixels"
 _FIELDS = [
     pa.field("id_str", pa.string()),
     *(pa.field(name, pa.int64()) for name in ("start", "end")),
     *(pa.field(name, pa.int32()) for name in _SIZES),
+    pa.field("bad_pixels", pa.int64()),
 ]
-_LARGEST_SIDE = math.isqrt(images.MAX_PIXELS)
+_LARGEST_SIDE = math.isqrt(MAX_PIXELS)
+_MOST_FEATURES = 10_000  # a record with more would make a table with as many columns
 _ID_FEATURES = ("id_str", "image/filename")
 
 
@@ -63,7 +76,8 @@ def index_tfrecord(path: str | Path) -> pa.Table:
 
     Returns:
         One row a galaxy: ``id_str``, the ``start`` and ``end`` of its image in the file in bytes, ``height``,
-        ``width``, ``channels`` (all 0 where the record of an encoded image does not say), and a float32 column for
+        ``width``, ``channels`` (all 0 where the record of an encoded image does not say), ``bad_pixels`` (how many
+        were filled, where the record says), and a float32 column for
         every other feature that is one number, float or int64, in every record.
 
     Raises:
@@ -94,6 +108,8 @@ def _index_row(buffer: tfrecord.Buffer, features: dict[str, tfrecord.Feature], d
         raise ShardError(
             f"it has no image: no bytes `matrix` or `image/encoded` among {', '.join(sorted(features))[:200]}"
         )
+    if len(features) > _MOST_FEATURES:
+        raise ShardError(f"it has {len(features):,} features; expected at most {_MOST_FEATURES:,}")
     size = _read_size(buffer, features)
     if "matrix" in features and math.prod(size) != image.end - image.start:
         raise ShardError(
@@ -108,7 +124,15 @@ def _index_row(buffer: tfrecord.Buffer, features: dict[str, tfrecord.Feature], d
         if len(values) == 1:
             votes[name] = values[0]
     identity = _read_id(buffer, features) or default_id
-    return dict(zip(INDEX_COLUMNS, (identity, image.start, image.end, *size), strict=True)) | votes
+    facts = (identity, image.start, image.end, *size, _read_bad_pixels(buffer, features))
+    return dict(zip(INDEX_COLUMNS, facts, strict=True)) | votes
+
+
+def _read_bad_pixels(buffer: tfrecord.Buffer, features: dict[str, tfrecord.Feature]) -> int:
+    """How many pixels of the image were filled, if the record says."""
+    feature = features.get(BAD_PIXELS_FEATURE)
+    values = tfrecord.read_integers(buffer, feature) if feature and feature.kind == "int64" else []
+    return max(0, values[0]) if len(values) == 1 else 0
 
 
 def _read_id(buffer: tfrecord.Buffer, features: dict[str, tfrecord.Feature]) -> str:
@@ -151,20 +175,21 @@ def _read_index(path: Path) -> pa.Table | None:
     """The index beside a TFRecord file, or nothing where it is missing, torn, older or of another file."""
     file = path.stat()
     try:
-        if index_path(path).stat().st_mtime_ns < file.st_mtime_ns:
+        if not index_path(path).is_file() or index_path(path).stat().st_mtime_ns < file.st_mtime_ns:
             return None
-        table = pq.read_table(index_path(path), memory_map=False, partitioning=None)
-    except (OSError, pa.ArrowException):
+        table = read_parquet(index_path(path))
+    except (CatalogError, OSError, ValueError, pa.ArrowException):
         return None
     facts = table.schema.metadata or {}
     if facts.get(b"tfrecord_bytes") != str(file.st_size).encode() or not set(_FIELDS) <= set(table.schema):
         return None
     votes = [column for column in table.schema if column.name not in INDEX_COLUMNS]
-    if table["id_str"].null_count or any(column.type != pa.float32() for column in votes):
+    if any(column.null_count for column in table.columns) or any(column.type != pa.float32() for column in votes):
         return None
-    start, end, *size = (table[name].to_numpy() for name in INDEX_COLUMNS[1:])
+    start, end, *size = (table[name].to_numpy() for name in ("start", "end", *_SIZES))
     inside = ((start >= 0) & (start <= end) & (end <= file.st_size)).all()
-    if not (inside and all(((lengths >= 0) & (lengths <= _LARGEST_SIDE)).all() for lengths in size)):
+    shortest = 0 if is_encoded(table) else 1
+    if not (inside and all(((lengths >= shortest) & (lengths <= _LARGEST_SIDE)).all() for lengths in size)):
         raise ShardError(f"{index_path(path)} points outside {path}; delete the index and it is made again")
     return table
 

@@ -15,17 +15,26 @@ import pandas as pd
 
 from zoobot.data import catalog as catalogs
 from zoobot.data import images, tables, tfrecord
+from zoobot.data.fits_images import FitsConfig, looks_like_fits
 from zoobot.data.manifest import MANIFEST_NAME, SPLITS, Manifest
-from zoobot.data.shard_index import INDEX_COLUMNS, index_path, index_tfrecord, load_index, write_index
+from zoobot.data.shard_index import (
+    BAD_PIXELS_FEATURE,
+    INDEX_COLUMNS,
+    index_path,
+    index_tfrecord,
+    load_index,
+    write_index,
+)
 from zoobot.errors import ImageError, SchemaError, SettingError, ShardError
 from zoobot.files import delete_leftovers, replace_atomically
 from zoobot.processes import map_in_processes
 from zoobot.progress import progress_bar
 from zoobot.schemas import Schema
 
-__all__ = ["BAD_IMAGES_NAME", "ShardConfig", "check_shards", "create_shards"]
+__all__ = ["BAD_IMAGES_NAME", "BAD_PIXELS_NAME", "ShardConfig", "check_shards", "create_shards"]
 
 BAD_IMAGES_NAME = "bad_images.csv"
+BAD_PIXELS_NAME = "bad_pixels.csv"
 ENCODINGS = ("raw", "jpeg", "png")
 _SHARD_BYTES = 128 * 2**20
 _MOST_GALAXIES_A_SHARD = 2048
@@ -47,7 +56,9 @@ class ShardConfig:
         max_labelled: use no more labelled galaxies than this, chosen at random by ``seed``.
         max_unlabelled: likewise for unlabelled ones.
         fit: ``crop`` the centre of images that are not square, or ``pad`` them with black.
+        fits: where FITS files have their fluxes, and their stretch.
         seed: what decides the split.
+        trust_paths: do not look whether the files of the catalogs exist before starting.
         workers: processes that decode and write; as many as there are cores when left out.
         skip_bad_images: leave out images that cannot be read, and list them, instead of stopping.
         overwrite: delete the shards that are in the folder already.
@@ -63,7 +74,9 @@ class ShardConfig:
     max_labelled: int | None = None
     max_unlabelled: int | None = None
     fit: str = "crop"
+    fits: FitsConfig | None = None
     seed: int = 0
+    trust_paths: bool = False
     workers: int | None = None
     skip_bad_images: bool = False
     overwrite: bool = False
@@ -148,6 +161,8 @@ def create_shards(
     splits = _split(_read_needed(labelled_catalog, schema.label_cols, image_root, config.max_labelled, config), config)
     if unlabelled_catalog is not None:
         splits["unlabelled"] = _read_needed(unlabelled_catalog, [], image_root, config.max_unlabelled, config)
+    if config.fits is None and any(looks_like_fits(file) for split in splits.values() for file in split["file_loc"]):
+        config = replace(config, fits=FitsConfig())
     manifest = _planned_manifest(splits, schema, config)
     if _prepare_folder(shard_dir, manifest, overwrite=config.overwrite):
         return Manifest.load(shard_dir)
@@ -194,7 +209,11 @@ def _read_needed(
     path: str | Path, label_cols: list[str], image_root: str | Path | None, most: int | None, config: ShardConfig
 ) -> pd.DataFrame:
     """Read a catalog, and leave out at once what is not written to shards: catalogs may have hundreds of columns."""
-    catalog = catalogs.read_catalog(path, label_cols, image_root=image_root)[["id_str", "file_loc", *label_cols]]
+    bands = config.fits.layout.bands if config.fits else ()
+    catalog = catalogs.read_catalog(
+        path, label_cols, bands=bands, image_root=image_root, check_files=not config.trust_paths
+    )
+    catalog = catalog[["id_str", "file_loc", *label_cols]]
     return catalogs.sample_catalog(catalog, most, config.seed)
 
 
@@ -218,7 +237,12 @@ def _planned_manifest(splits: dict[str, pd.DataFrame], schema: Schema, config: S
         channels=config.channels,
         encoding=config.encoding,
         counts={split: len(catalog) for split, catalog in splits.items()},
-        settings={"fit": config.fit, "seed": config.seed, "catalog_sha256": fingerprints},
+        settings={
+            "fit": config.fit,
+            "fits": config.fits.to_dict() if config.fits else None,
+            "seed": config.seed,
+            "catalog_sha256": fingerprints,
+        },
         complete=False,
     )
 
@@ -255,7 +279,7 @@ def _difference(found: Manifest, planned: Manifest) -> str:
             return name.replace("_", " ")
     for name, value in planned.settings.items():
         if found.settings.get(name) != value:
-            return "catalog, --eval-size or --max-…" if name == "catalog_sha256" else name
+            return {"catalog_sha256": "catalog, --eval-size or --max-…", "fits": "way to read FITS"}.get(name, name)
     return ""
 
 
@@ -263,6 +287,7 @@ def _delete_shards(shard_dir: Path) -> None:
     """Delete what create_shards writes, and nothing else that somebody may keep in the folder."""
     (shard_dir / MANIFEST_NAME).unlink(missing_ok=True)
     (shard_dir / BAD_IMAGES_NAME).unlink(missing_ok=True)
+    (shard_dir / BAD_PIXELS_NAME).unlink(missing_ok=True)
     for split in SPLITS:
         shutil.rmtree(shard_dir / split, ignore_errors=True)
 
@@ -347,7 +372,9 @@ def _write_shard(shard: _Shard, label_cols: list[str], config: ShardConfig) -> l
 def _make_record(id_str: str, file_loc: str, votes: Mapping[str, float], config: ShardConfig) -> bytes | str:
     """The galaxy as a serialised example, or why its image cannot be read."""
     try:
-        pixels = images.read_image(file_loc, size=config.img_size, channels=config.channels, fit=config.fit)
+        pixels, bad_pixels = images.read_picture(
+            file_loc, size=config.img_size, channels=config.channels, fit=config.fit, fits=config.fits
+        )
     except ImageError as error:
         return str(error)
     size: dict[str, tfrecord.FeatureValue] = {
@@ -361,6 +388,8 @@ def _make_record(id_str: str, file_loc: str, votes: Mapping[str, float], config:
         content = images.encode_image(pixels, config.encoding)
         picture = {"image/encoded": content, "image/format": config.encoding}
         picture |= {f"image/{name}": value for name, value in size.items()}
+    if bad_pixels:
+        picture[BAD_PIXELS_FEATURE] = bad_pixels
     return tfrecord.encode_example({"id_str": id_str, **picture, **votes})
 
 
@@ -387,12 +416,27 @@ def _describe_bad_images(bad: list[_BadImage], path: Path) -> str:
     )
 
 
+def _list_bad_pixels(shard_dir: Path) -> None:
+    """List the images of which pixels were filled, if any; from the indexes, so those of earlier runs too."""
+    found = []
+    for split in SPLITS:
+        for file in sorted((shard_dir / split).glob("*.tfrecord")):
+            table = load_index(file).select(["id_str", "bad_pixels"]).to_pandas()
+            found.append(table[table["bad_pixels"] > 0].assign(split=split))
+    listed = pd.concat(found)[["split", "id_str", "bad_pixels"]]
+    if len(listed):
+        tables.write_table(listed, shard_dir / BAD_PIXELS_NAME)
+    else:
+        (shard_dir / BAD_PIXELS_NAME).unlink(missing_ok=True)
+
+
 def _finish(shard_dir: Path, manifest: Manifest, bad: list[_BadImage]) -> Manifest:
     left_out = collections.Counter(image.split for image in bad)
     counts = {split: count - left_out[split] for split, count in manifest.counts.items()}
     empty = [split for split, count in counts.items() if not count]
     if empty:
         raise ShardError(f"not one {' nor one '.join(empty)} image can be read; {shard_dir / BAD_IMAGES_NAME} says why")
+    _list_bad_pixels(shard_dir)
     manifest = replace(manifest, counts=counts, left_out=dict(left_out), complete=True)
     manifest.save(shard_dir)
     return manifest

@@ -11,6 +11,7 @@ A TFRecord from elsewhere, of raw pixels (``matrix``) or of encoded images (``im
 """
 
 import collections
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from torch.utils.data import Dataset
 from zoobot.data import images, tfrecord
 from zoobot.data.buffers import BufferPool
 from zoobot.data.datasets import Batch
+from zoobot.data.limits import MAX_PIXELS
 from zoobot.data.manifest import SPLITS, Manifest
 from zoobot.data.shard_index import INDEX_COLUMNS, is_encoded, load_index
 from zoobot.errors import ImageError, SettingError, ShardError
@@ -33,6 +35,8 @@ from zoobot.schemas import Schema
 __all__ = ["ShardDataset", "load_datasets", "open_split"]
 
 _MOST_OPEN_FILES = 256
+_MOST_VOTES = 1_000_000  # as in a catalog
+_LARGEST_SIDE = math.isqrt(MAX_PIXELS)
 
 
 class ShardDataset(Dataset[Batch]):
@@ -73,9 +77,12 @@ class ShardDataset(Dataset[Batch]):
         self.label_cols = _common_labels(tables, self.files) if label_cols is None else list(label_cols)
         self.id_str: list[str] = [name for table in tables for name in table["id_str"].to_pylist()]
         self.votes = np.concatenate([_votes(t, f, self.label_cols) for t, f in zip(tables, self.files, strict=True)])
+        if label_cols is not None:  # else they may be anything, coordinates too
+            self._check_votes()
         self._file = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
         self._start = _column(tables, "start")
         self._end = _column(tables, "end")
+        self._bad_pixels = _column(tables, "bad_pixels")
         self._keep_faulty = keep_faulty
         self._maps: collections.OrderedDict[int, torch.Tensor] = collections.OrderedDict()
         self._buffers = BufferPool()
@@ -107,6 +114,7 @@ class ShardDataset(Dataset[Batch]):
             torch.from_numpy(self.votes[np.asarray(positions, int)]),
             [self.id_str[position] for position in positions],
             faults,
+            self._bad_pixels[np.asarray(positions, int)],
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -144,12 +152,23 @@ class ShardDataset(Dataset[Batch]):
                 self._maps[file] = torch.from_numpy(tfrecord.map_file(self.files[file]))
         return self._maps[file]
 
+    def _check_votes(self) -> None:
+        wrong = np.argwhere(~((self.votes >= 0) & (self.votes <= _MOST_VOTES)))
+        if len(wrong):
+            row, column = wrong[0]
+            raise ShardError(
+                f"{self._name(int(row))} has {self.votes[row, column]} votes for {self.label_cols[column]}; "
+                f"expected 0 to {_MOST_VOTES:,} ({len(wrong):,} such in all)"
+            )
+
     def _name(self, position: int) -> str:
         return f"{self.files[self._file[position]]}: galaxy {self.id_str[position]}"
 
     def _find_shape(self, tables: list[pa.Table], size: int | None, channels: int | None) -> tuple[int, int, int]:
         if not self.id_str:
             raise ShardError(f"{self.files[0]} holds no galaxies")
+        if size is not None and not 1 <= size <= _LARGEST_SIDE:
+            raise ShardError(f"size (image_size of a manifest) is {size}; expected 1 to {_LARGEST_SIDE} pixels")
         shapes = np.stack([_column(tables, name) for name in ("height", "width", "channels")], axis=1)
         if self.encoded:
             if size is None or channels is None:

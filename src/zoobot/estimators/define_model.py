@@ -50,6 +50,8 @@ class ModelConfig(AugmentConfig):
     """Name of the preprocessing."""
     fit: str = "crop"
     """How images that are not square were made so: "crop" or "pad"; prediction does the same."""
+    fits: dict[str, Any] | None = None
+    """How FITS files became images, as ``zoobot.data.fits_images.FitsConfig`` gives it, if it is known."""
     dropout_rate: float = 0.2
     """Share of the features that dropout leaves out, from 0 to below 1."""
 
@@ -62,6 +64,8 @@ class ModelConfig(AugmentConfig):
                 yield f"{name}: got {getattr(self, name)!r}, expected a name"
         if self.fit not in ("crop", "pad"):
             yield f"fit: got {self.fit!r}, expected 'crop' or 'pad'"
+        if not isinstance(self.fits, dict | None):
+            yield f"fits: got {self.fits!r}, expected a dictionary, or None"
         if type(self.dropout_rate) not in (int, float) or not 0 <= self.dropout_rate < 1:
             yield f"dropout_rate: got {self.dropout_rate!r}, expected a number from 0 to below 1"
 

@@ -1,6 +1,7 @@
-"""Recalibrating a model on votes that it was not trained on, and measuring honestly what that gains."""
+"""Recalibrating a model, or a mixture, on votes that it was not trained on, and measuring what that gains."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoobot.data.catalog import read_catalog
-from zoobot.data.datasets import GalaxyDataset, ImageDataset, describe_dataset
+from zoobot.data.datasets import GalaxyDataset, describe_dataset
+from zoobot.data.fits_images import FitsLayout
+from zoobot.data.stretch import Stretch
 from zoobot.errors import PredictionError, SettingError
 from zoobot.estimators.checkpoint import load_config, load_model
 from zoobot.estimators.define_model import Model
-from zoobot.predictions.calibration_file import save_calibration
-from zoobot.predictions.predict_on_images import predict_dataset
+from zoobot.predictions.calibration_file import choose_calibration_path, list_model_folders, save_calibration
+from zoobot.predictions.predict_on_images import (
+    VIEWS,
+    check_writable,
+    choose_fits,
+    choose_schema,
+    open_for_each,
+    open_images,
+    predict_mixture,
+)
 from zoobot.predictions.sources import open_shards
 from zoobot.schemas import Schema
 from zoobot.stats.calibration import Calibration, Estimate, measure_calibration
-from zoobot.stats.concentrations import Floats
+from zoobot.stats.concentrations import Floats, round_votes
 from zoobot.stats.recalibration import Recalibration, cross_recalibrate, fit_recalibration
 
 __all__ = ["Calibrated", "calibrate"]
@@ -48,105 +59,111 @@ class Calibrated:
 
 
 def calibrate(
-    checkpoint_dir: str | Path,
+    checkpoint_dir: str | Path | Sequence[str | Path],
     *,
     shard_dir: str | Path | None = None,
     split: str = "test",
     catalog: str | Path | None = None,
     image_root: str | Path | None = None,
+    layout: FitsLayout | None = None,
+    stretch: Stretch | None = None,
+    save_loc: str | Path | None = None,
     n_samples: int = 5,
     tta: str = "none",
     batch_size: int = 64,
-    workers: int = 0,
+    workers: int | None = None,
     device: str | None = None,
 ) -> Calibrated:
     """Fit a recalibration to galaxies with votes, and write it into the model folder, where predict finds it.
 
-    They must not be those that the model was trained on: of these it knows the votes. Votes that are not whole are
-    rounded to measure coverage, not to fit.
+    Of several models it is one recalibration of their mixture, written to ``save_loc`` and bound to all their weights.
+    The galaxies must not be those that a model was trained on: of these it knows the votes. Votes that are not whole
+    are rounded to measure coverage, not to fit.
 
     Args:
-        checkpoint_dir: a model folder, as training makes it.
+        checkpoint_dir: a model folder, as training makes it; or several, in any order.
         shard_dir: a folder of shards; or a ``catalog``, just one of the two.
         split: which part of the shards.
         catalog: a table with ``id_str``, ``file_loc`` and votes.
         image_root: the folder that relative ``file_loc`` of the catalog start from; the catalog's own when left out.
+        layout: where FITS files of the catalog have their fluxes; as :func:`predict` has it.
+        stretch: of FITS files; likewise.
+        save_loc: the ``.json`` file to write instead of that in the model folder; predict takes it as ``calibration``.
         n_samples: draws of dropout; as many as you will predict with.
         tta: views of each image, ``none`` or ``dihedral``; as you will predict with.
         batch_size: galaxies at a time.
-        workers: processes that decode images.
+        workers: processes that decode images; chosen by the machine when left out.
         device: ``cpu``, ``cuda``, ``mps``; the best there is when left out.
 
     Raises:
-        SettingError: a setting is wrong, or the galaxies are just those that the model was trained on (that some of
-            them are is not noticed).
-        ModelError: the model folder cannot be used.
-        PredictionError: no galaxy has both votes and an image that can be read.
+        SettingError: a setting is wrong, the models have other answers, or the galaxies are just those that a model was
+            trained on (that some of them are is not noticed).
+        ModelError: a model folder cannot be used.
+        PredictionError: no galaxy has both votes and an image that can be read; or ``save_loc`` cannot be written.
         CatalogError, ShardError: the galaxies cannot be read.
     """
     if (shard_dir is None) == (catalog is None):
         raise SettingError("give just one of shard_dir and catalog")
+    if shard_dir is not None and split == "unlabelled":
+        raise SettingError("split (--split) is unlabelled; calibration needs votes, such as those of test")
     if n_samples < 1:
         raise SettingError(f"n_samples is {n_samples}; it must be at least 1")
-    model = load_model(checkpoint_dir)
-    if model.schema is None:
-        raise SettingError(f"the model in {checkpoint_dir} has no schema, so its questions are unknown")
-    schema = model.schema
-    if shard_dir is not None:
-        if split == "unlabelled":
-            raise SettingError("split (--split) is unlabelled; calibration needs votes, such as those of test")
-        sizes = {"size": model.config.input_size, "channels": model.config.channels}
-        dataset = open_shards(Path(shard_dir), split, **sizes, schema=schema)
-    else:
-        dataset = _open_catalog(str(catalog), image_root, model, schema)
-    data = describe_dataset(dataset)
-    _refuse_training_galaxies(checkpoint_dir, data)
-    concentrations, _ = predict_dataset(
-        model, dataset, n_samples=n_samples, tta=tta, batch_size=batch_size, workers=workers, device=device
-    )
-    votes = np.asarray(dataset.votes, dtype=np.float64)
+    if tta not in VIEWS:
+        raise SettingError(f"tta is {tta!r}; it must be one of {', '.join(VIEWS)}")
+    folders = list_model_folders(checkpoint_dir)
+    models = [load_model(folder) for folder in folders]
+    path = choose_calibration_path(folders, save_loc)
+    check_writable(path)
+    schema = choose_schema(folders, models)
+
+    def open_dataset(model: Model) -> GalaxyDataset:
+        if shard_dir is not None:
+            size, channels = model.config.input_size, model.config.channels
+            return open_shards(Path(shard_dir), split, size=size, channels=channels, schema=schema)
+        bands = choose_fits(model, layout, stretch).layout.bands
+        table = read_catalog(str(catalog), schema.label_cols, bands=bands, image_root=image_root, check_files=False)
+        return open_images(table, model, schema.label_cols, layout=layout, stretch=stretch)
+
+    datasets = open_for_each(models, open_dataset)
+    data = describe_dataset(datasets[0])
+    _refuse_training_galaxies(folders, data)
+    concentrations = predict_mixture(
+        models, datasets, n_samples=n_samples, tta=tta, batch_size=batch_size, workers=workers, device=device
+    ).concentrations
+    found = _fit(path, np.asarray(datasets[0].votes, dtype=np.float64), concentrations, schema)
+    facts = {"n_samples": n_samples, "tta": tta, "data": data, "label_cols": schema.label_cols, **_describe(found)}
+    save_calibration(folders, found.recalibration, facts, save_loc)
+    return found
+
+
+def _fit(path: Path, votes: Floats, concentrations: NDArray[np.float32], schema: Schema) -> Calibrated:
     usable = np.isfinite(concentrations).all(axis=(1, 2)) & votes.any(axis=1)
     if not usable.any():
         raise PredictionError(f"not one of {len(votes)} galaxies has votes and an image that can be read")
-    settings = {"n_samples": n_samples, "tta": tta, "data": data}
-    return _fit_and_write(checkpoint_dir, votes[usable], concentrations[usable], schema, settings)
-
-
-def _fit_and_write(
-    folder: str | Path, votes: Floats, concentrations: NDArray[np.float32], schema: Schema, settings: dict[str, Any]
-) -> Calibrated:
-    groups = schema.question_index_groups
-    whole = np.rint(votes)
+    votes, concentrations, groups = votes[usable], concentrations[usable], schema.question_index_groups
+    whole = round_votes(votes, groups)
     before, all_before = measure_calibration(whole, concentrations, groups)
     after, all_after = measure_calibration(whole, cross_recalibrate(votes, concentrations, groups), groups)
     recalibration = fit_recalibration(votes, concentrations, groups)
-    rows = zip([*schema.question_names, "all questions"], [*before, all_before], [*after, all_after], strict=True)
-    measured = {name: {"before": _plain(one), "after": _plain(other)} for name, one, other in rows}
-    facts = {"galaxies": len(votes), **settings, "label_cols": schema.label_cols, "measured": measured}
-    path = save_calibration(folder, recalibration, facts)
     return Calibrated(path, recalibration, schema.question_names, before, after, all_before, all_after)
 
 
-def _open_catalog(catalog: str, image_root: str | Path | None, model: Model, schema: Schema) -> GalaxyDataset:
-    table = read_catalog(catalog, schema.label_cols, image_root=image_root, check_files=False)
-    config = model.config
-    return ImageDataset(
-        table,
-        size=config.input_size,
-        channels=config.channels,
-        label_cols=schema.label_cols,
-        fit=config.fit,
-        keep_faulty=True,
-    )
+def _describe(found: Calibrated) -> dict[str, Any]:
+    """What was measured, for JSON."""
+    names = [*found.question_names, "all questions"]
+    rows = zip(names, [*found.before, found.all_before], [*found.after, found.all_after], strict=True)
+    measured = {name: {"before": _plain(before), "after": _plain(after)} for name, before, after in rows}
+    return {"galaxies": found.all_before.galaxies, "measured": measured}
 
 
-def _refuse_training_galaxies(folder: str | Path, data: dict[str, Any]) -> None:
-    trained_on = load_config(folder)["metadata"].get("data", {}).get("train", {}).get("sha256")
-    if trained_on == data["sha256"]:
-        raise SettingError(
-            f"the model was trained on just these {data['galaxies']} galaxies; of others, such as those of test, it "
-            "learns how sure it may be"
-        )
+def _refuse_training_galaxies(folders: Sequence[Path], data: dict[str, Any]) -> None:
+    for folder in folders:
+        trained_on = load_config(folder)["metadata"].get("data", {}).get("train", {}).get("sha256")
+        if trained_on == data["sha256"]:
+            raise SettingError(
+                f"the model in {folder} was trained on just these {data['galaxies']} galaxies; of others, such as "
+                "those of test, it learns how sure it may be"
+            )
 
 
 def _plain(measured: Calibration) -> dict[str, Any]:

@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from zoobot.errors import PredictionError
 from zoobot.schemas import Schema
 from zoobot.stats import dirichlet
-from zoobot.stats.trees import blank_unlikely_asked
+from zoobot.stats.concentrations import Floats
+from zoobot.stats.trees import blank_unlikely_asked, estimate_tree
+from zoobot.stats.uncertainty import next_vote_uncertainty, probability_leads
 
 __all__ = [
     "CREDIBILITY",
+    "INTERVALS",
     "count_columns",
     "make_catalogue",
     "make_friendly",
@@ -24,6 +27,8 @@ __all__ = [
 ]
 
 CREDIBILITY = 0.9
+INTERVALS = {"equal-tailed": dirichlet.fraction_intervals, "shortest": dirichlet.highest_density_intervals}
+"""The kinds of credible intervals of fractions; the shortest take longer."""
 
 
 def make_catalogue(
@@ -32,8 +37,11 @@ def make_catalogue(
     concentrations: NDArray[np.float32],
     schema: Schema,
     *,
+    bad_pixels: NDArray[np.int64] | None = None,
     keep_concentrations: bool = True,
     raw: NDArray[np.float32] | None = None,
+    uncertainty: bool = False,
+    intervals: str = "equal-tailed",
 ) -> pd.DataFrame:
     """Turn concentrations into a table with a row for each galaxy.
 
@@ -42,40 +50,74 @@ def make_catalogue(
         file_loc: where the images came from, (galaxies,).
         concentrations: (galaxies, samples, answers).
         schema: the decision tree.
+        bad_pixels: how many pixels of each image were filled, (galaxies,), to add too.
         keep_concentrations: add the concentrations themselves.
         raw: concentrations from before a recalibration, to add too; same shape.
+        uncertainty: add what else the posterior says, see below.
+        intervals: which credible intervals of fractions, one of `INTERVALS`.
 
     Returns:
-        Columns ``id_str``, ``file_loc``; for each answer ``<answer>_fraction`` (the expected vote fraction),
-        ``_fraction_lower`` and ``_fraction_upper`` (the equal-tailed 90% credible interval of the mixture over
-        samples); for each question ``<question>_proportion_asked`` (the expected share of volunteers who are asked
-        it); if kept, ``<answer>_concentration``, or ``_concentration_0``, ``_1``, … of several samples, and the same
-        of ``_raw_concentration``. All float32.
+        Columns ``id_str``, ``file_loc``, ``bad_pixels``; for each answer ``<answer>_fraction`` (the expected fraction),
+        ``_fraction_lower`` and ``_fraction_upper`` (the 90% credible interval of the mixture over samples); for each
+        question ``<question>_proportion_asked`` (the expected share of volunteers who are asked it); if kept,
+        ``<answer>_concentration``, or ``_concentration_0``, ``_1``, … of several samples, and the same of
+        ``_raw_concentration``. With ``uncertainty``, for each answer ``<answer>_probability_leads`` (that its fraction
+        is the highest of its question), ``_cumulative``, ``_cumulative_lower`` and ``_cumulative_upper`` (its share of
+        all volunteers), and for each question ``<question>_proportion_asked_lower``, ``_upper``, ``_entropy`` (of the
+        next vote, in nats) and ``_between_samples`` (the part of it that is the samples' disagreement); these intervals
+        are equal-tailed, and quantiles of 1,000 draws (see `estimate_tree`). All float32.
     """
     groups = schema.question_index_groups
+    lower, upper = INTERVALS[intervals](concentrations, groups, CREDIBILITY)
     fractions = dirichlet.expected_fractions(concentrations, groups)
-    lower, upper = dirichlet.fraction_intervals(concentrations, groups, CREDIBILITY)
-    samples = concentrations.shape[1]
-    asked = sum(
-        schema.proportion_asked(dirichlet.expected_fractions(concentrations[:, sample], groups))
-        for sample in range(samples)
-    )
-    columns: dict[str, NDArray[np.floating]] = {}
-    for number, answer in enumerate(schema.label_cols):
-        columns[f"{answer}_fraction"] = fractions[:, number]
-        columns[f"{answer}_fraction_lower"] = lower[:, number]
-        columns[f"{answer}_fraction_upper"] = upper[:, number]
-    for number, question in enumerate(schema.question_names):
-        columns[f"{question}_proportion_asked"] = np.asarray(asked)[:, number] / samples
+    columns = _name(schema.label_cols, {"_fraction": fractions, "_fraction_lower": lower, "_fraction_upper": upper})
+    columns |= _name(schema.question_names, {"_proportion_asked": _proportions_asked(concentrations, schema)})
+    if uncertainty:
+        columns |= _measure_uncertainty(concentrations, schema)
     kept = {"concentration": concentrations if keep_concentrations else None, "raw_concentration": raw}
     for kind, values in kept.items():
         if values is not None:
-            for number, answer in enumerate(schema.label_cols):
-                for sample in range(samples):
-                    suffix = f"_{sample}" if samples > 1 else ""
-                    columns[f"{answer}_{kind}{suffix}"] = values[:, sample, number]
+            samples = values.shape[1]
+            suffixes = [f"_{kind}_{sample}" for sample in range(samples)] if samples > 1 else [f"_{kind}"]
+            columns |= _name(schema.label_cols, dict(zip(suffixes, values.swapaxes(0, 1), strict=True)))
     numbers = {name: values.astype(np.float32) for name, values in columns.items()}
-    return pd.DataFrame({"id_str": list(id_str), "file_loc": list(file_loc), **numbers})
+    filled = {} if bad_pixels is None else {"bad_pixels": bad_pixels}
+    return pd.DataFrame({"id_str": list(id_str), "file_loc": list(file_loc), **filled, **numbers})
+
+
+def _name(names: Sequence[str], measures: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Columns of arrays of (galaxies, answers) or (galaxies, questions), by name and suffix."""
+    return {
+        f"{name}{suffix}": values[:, number] for number, name in enumerate(names) for suffix, values in measures.items()
+    }
+
+
+def _proportions_asked(concentrations: NDArray[np.float32], schema: Schema) -> Floats:
+    """The mean over samples of what each expects, since questions are independent only within a sample."""
+    groups, samples = schema.question_index_groups, concentrations.shape[1]
+    each = (dirichlet.expected_fractions(concentrations[:, sample], groups) for sample in range(samples))
+    asked: Floats = np.mean([schema.proportion_asked(fractions) for fractions in each], axis=0)
+    return asked
+
+
+def _measure_uncertainty(concentrations: NDArray[np.float32], schema: Schema) -> dict[str, NDArray[Any]]:
+    groups = schema.question_index_groups
+    next_vote = next_vote_uncertainty(concentrations, groups)
+    tree = estimate_tree(concentrations, schema, CREDIBILITY)
+    asked, cumulative = tree.proportions_asked, tree.cumulative_fractions
+    of_answers = {
+        "_probability_leads": probability_leads(concentrations, groups),
+        "_cumulative": cumulative.mean,
+        "_cumulative_lower": cumulative.lower,
+        "_cumulative_upper": cumulative.upper,
+    }
+    of_questions = {
+        "_proportion_asked_lower": asked.lower,
+        "_proportion_asked_upper": asked.upper,
+        "_entropy": next_vote.entropy,
+        "_between_samples": next_vote.between_samples,
+    }
+    return _name(schema.label_cols, of_answers) | _name(schema.question_names, of_questions)
 
 
 def make_friendly(catalogue: pd.DataFrame, schema: Schema, threshold: float = 0.5) -> pd.DataFrame:
@@ -103,9 +145,10 @@ def make_friendly(catalogue: pd.DataFrame, schema: Schema, threshold: float = 0.
     return pd.DataFrame(columns)
 
 
-def count_columns(schema: Schema, samples: int) -> int:
+def count_columns(schema: Schema, samples: int, *, uncertainty: bool = False) -> int:
     """How many columns :func:`make_catalogue` gives, with the concentrations of so many samples."""
-    return 2 + (3 + samples) * len(schema.label_cols) + len(schema.questions)
+    answers, questions = len(schema.label_cols), len(schema.questions)
+    return 2 + (3 + samples) * answers + questions + (4 * (answers + questions) if uncertainty else 0)
 
 
 def read_fractions(catalogue: pd.DataFrame, schema: Schema) -> NDArray[np.float64]:

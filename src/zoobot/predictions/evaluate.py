@@ -1,6 +1,7 @@
 """Scoring a catalogue of predictions against volunteers' votes."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,19 @@ from zoobot.data import tables
 from zoobot.data.catalog import read_catalog
 from zoobot.errors import PredictionError, SettingError
 from zoobot.files import replace_atomically
-from zoobot.predictions.catalogue import read_concentrations, read_fractions
-from zoobot.predictions.score_files import write_latex, write_score_table
+from zoobot.predictions.catalogue import read_concentrations, read_fractions, read_intervals
+from zoobot.predictions.score_files import write_latex, write_roc_curves, write_score_table
 from zoobot.schemas import Schema
-from zoobot.stats import metrics
-from zoobot.stats.score_table import ScoreConfig, ScoreRow, tabulate_scores
+from zoobot.stats.score_table import (
+    ALL_QUESTIONS,
+    ScoreConfig,
+    ScoreRow,
+    roc_curves,
+    tabulate_cumulative,
+    tabulate_scores,
+)
 
-__all__ = ["Matched", "evaluate", "match_votes", "score"]
+__all__ = ["Matched", "evaluate", "match_votes", "summarise", "tabulate"]
 
 # The order of answers in the Kaggle Galaxy Challenge's columns Class1.1 … Class11.6, in the words of schema gz2_full.
 # https://www.kaggle.com/c/galaxy-zoo-the-galaxy-challenge/overview/the-galaxy-zoo-decision-tree
@@ -77,25 +84,47 @@ def match_votes(predictions: str | Path, catalog: str | Path, schema: Schema | N
     return Matched(schema, both, voted, votes, len(predicted) - len(both))
 
 
-def score(matched: Matched) -> dict[str, Any]:
-    """Score matched predictions; `evaluate` says what the scores are.
+def tabulate(matched: Matched, config: ScoreConfig | None = None) -> list[ScoreRow]:
+    """Every score of matched predictions, see :func:`zoobot.stats.score_table.tabulate_scores`.
 
     Raises:
         PredictionError: the predictions do not fit the schema.
     """
-    return {
-        "schema": matched.schema.name,
-        "galaxies": len(matched.predicted),
-        "without_votes": matched.without_votes,
-        "without_predictions": len(matched.voted) - len(matched.predicted),
-        **metrics.evaluate_predictions(
-            matched.votes,
-            read_fractions(matched.predicted, matched.schema),
-            matched.schema,
-            read_concentrations(matched.predicted, matched.schema),
-            reference_votes=matched.voted[matched.schema.label_cols].to_numpy(np.float64),
-        ),
-    }
+    schema, predicted = matched.schema, matched.predicted
+    intervals = None
+    if f"{schema.label_cols[0]}_fraction_lower" in predicted.columns:
+        intervals = read_intervals(predicted, schema)
+    return tabulate_scores(
+        matched.votes,
+        read_fractions(predicted, schema),
+        schema,
+        read_concentrations(predicted, schema),
+        reference_votes=matched.voted[schema.label_cols].to_numpy(np.float64),
+        config=config,
+        widths=None if intervals is None else intervals[1] - intervals[0],
+    )
+
+
+def summarise(rows: Sequence[ScoreRow]) -> dict[str, Any]:
+    """``{"questions": {question: scores}, "all_questions": scores}`` of rows about all galaxies.
+
+    Scores are ``galaxies`` and each measure but the PIT histogram, with ``baseline_...`` and ``floor_...``; those of
+    agreed galaxies as ``agreed_galaxies`` and ``agreed_...``.
+
+    >>> row = ScoreRow("bar", "", "accuracy", "agreed", 120, 0.9, None, None, 0.5, None)
+    >>> summarise([row])["questions"]["bar"]["agreed_accuracy"]
+    0.9
+    """
+    found: dict[str, dict[str, float | None]] = {}
+    prefixes = {"all": "", "agreed": "agreed_"}
+    for row in rows:
+        if row.answer or row.subset not in prefixes or row.measure.startswith("pit_"):
+            continue
+        prefix, scores = prefixes[row.subset], found.setdefault(row.question, {})
+        scores.setdefault(f"{prefix}galaxies", row.galaxies)  # of the loss, the first row
+        for source, value in (("", row.value), ("baseline_", row.baseline), ("floor_", row.floor)):
+            scores[f"{source}{prefix}{row.measure}"] = value
+    return {ALL_QUESTIONS: found.pop(ALL_QUESTIONS, {}), "questions": found}
 
 
 def evaluate(
@@ -107,6 +136,7 @@ def evaluate(
     fractions: str | Path | None = None,
     table_loc: str | Path | None = None,
     latex_loc: str | Path | None = None,
+    roc_loc: str | Path | None = None,
     config: ScoreConfig | None = None,
 ) -> dict[str, Any]:
     """Score predictions against the votes of the galaxies that both tables hold.
@@ -120,36 +150,41 @@ def evaluate(
             ``id_str`` and a column for each answer, or the Kaggle Galaxy Challenge's ``GalaxyID``, ``Class1.1``, ….
         table_loc: where to write ``measures`` as a table, csv, parquet or FITS by suffix.
         latex_loc: where to write the tables that papers print, as LaTeX.
+        roc_loc: where to write the ROC curve of each answer as a table, a row a point.
         config: how ``measures`` are made.
 
     Returns:
         ``schema``, ``galaxies`` (scored), ``without_votes`` (predicted, but not in the catalog),
-        ``without_predictions``,
-        the entries of :func:`zoobot.stats.metrics.evaluate_predictions`, with ``fractions`` also ``cumulative``:
-        the RMS error of all cumulative fractions, and that of predicting the mean votes;
-        ``measures``, a list of each :class:`zoobot.stats.score_table.ScoreRow` as a dictionary: every score with its
-        error bar, baseline and noise floor; and ``settings``, those of ``measures``.
+        ``without_predictions``; ``measures``, a list of each :class:`zoobot.stats.score_table.ScoreRow` as a
+        dictionary: every score with its error bar, baseline and noise floor, with ``fractions`` also
+        ``cumulative_rms_error``; those of all galaxies once more by name, as `summarise` gives them; and ``settings``.
         Baselines predict the mean votes of the whole catalog.
 
     Raises:
         PredictionError: the tables do not fit each other or the schema.
         CatalogError: a table cannot be read or has faults.
-        SettingError: ``save_loc`` does not end in .json, ``latex_loc`` not in .tex, or ``table_loc`` has a suffix that
-            cannot be written.
+        SettingError: ``save_loc`` does not end in .json, ``latex_loc`` not in .tex, or ``table_loc`` or ``roc_loc``
+            has a suffix that cannot be written.
     """
     for name, given, suffix in (("save_loc", save_loc, ".json"), ("latex_loc", latex_loc, ".tex")):
         if given is not None and Path(given).suffix.lower() != suffix:  # none of the files it reads can be meant
             raise SettingError(f"{name}: got {given}, expected a name that ends in {suffix}")
-    if table_loc is not None:
-        tables.check_table_suffix(table_loc)
+    for table in (table_loc, roc_loc):
+        if table is not None:
+            tables.check_table_suffix(table)
     settings = config or ScoreConfig()
     matched = match_votes(predictions, catalog, schema)
-    scores = score(matched)
-    if fractions is not None:
-        votes = matched.voted[matched.schema.label_cols]
-        scores["cumulative"] = _score_cumulative(matched.predicted, votes, matched.schema, fractions)
-    rows = _tabulate(matched, settings)
-    scores["measures"], scores["settings"] = [asdict(row) for row in rows], asdict(settings)
+    cumulative = [] if fractions is None else [_score_cumulative(matched, fractions, settings)]
+    rows = [*tabulate(matched, settings), *cumulative]
+    scores = {
+        "schema": matched.schema.name,
+        "galaxies": len(matched.predicted),
+        "without_votes": matched.without_votes,
+        "without_predictions": len(matched.voted) - len(matched.predicted),
+        **summarise(rows),
+        "measures": [asdict(row) for row in rows],
+        "settings": asdict(settings),
+    }
     if save_loc is not None:
         with replace_atomically(save_loc) as path:
             path.write_text(json.dumps(scores, indent=2, allow_nan=False) + "\n", encoding="utf-8")
@@ -157,19 +192,10 @@ def evaluate(
         write_score_table(rows, table_loc)
     if latex_loc is not None:
         write_latex(rows, latex_loc, settings)
+    if roc_loc is not None:
+        known = read_fractions(matched.predicted, matched.schema)
+        write_roc_curves(roc_curves(matched.votes, known, matched.schema, settings), matched.schema, roc_loc)
     return scores
-
-
-def _tabulate(matched: Matched, config: ScoreConfig) -> list[ScoreRow]:
-    schema = matched.schema
-    return tabulate_scores(
-        matched.votes,
-        read_fractions(matched.predicted, schema),
-        schema,
-        read_concentrations(matched.predicted, schema),
-        reference_votes=matched.voted[schema.label_cols].to_numpy(np.float64),
-        config=config,
-    )
 
 
 def _guess_schema(predicted: pd.DataFrame, name: str | Path) -> Schema:
@@ -186,24 +212,22 @@ def _guess_schema(predicted: pd.DataFrame, name: str | Path) -> Schema:
     )
 
 
-def _score_cumulative(
-    scored: pd.DataFrame, votes: pd.DataFrame, schema: Schema, fractions: str | Path
-) -> dict[str, Any]:
-    measured, everyone_asked = _read_cumulative(fractions, schema)
-    shared = scored[scored.index.isin(measured.index)]
-    if shared.empty:
+def _score_cumulative(matched: Matched, fractions: str | Path, config: ScoreConfig) -> ScoreRow:
+    measured, everyone_asked = _read_cumulative(fractions, matched.schema)
+    shared = matched.predicted.index.isin(measured.index)
+    if not shared.any():
         raise PredictionError(
             f"{fractions} holds none of the predicted galaxies (its ids are such as {measured.index[0]!r})"
         )
-    truth = measured.loc[shared.index].to_numpy(np.float64)
-    predicted: NDArray[np.float64] = read_fractions(shared, schema)
-    return {
-        "galaxies": len(shared),
-        "rms_error": metrics.cumulative_rms(predicted, truth, schema, everyone_asked),
-        "baseline_rms_error": metrics.baseline_cumulative_rms(
-            votes.to_numpy(np.float64), truth, schema, everyone_asked
-        ),
-    }
+    return tabulate_cumulative(
+        matched.votes[shared],
+        read_fractions(matched.predicted[shared], matched.schema),
+        measured.loc[matched.predicted.index[shared]].to_numpy(np.float64),
+        matched.schema,
+        everyone_asked,
+        reference_votes=matched.voted[matched.schema.label_cols].to_numpy(np.float64),
+        config=config,
+    )
 
 
 def _read_cumulative(fractions: str | Path, schema: Schema) -> tuple[pd.DataFrame, tuple[str, ...]]:

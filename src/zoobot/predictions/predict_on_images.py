@@ -1,10 +1,10 @@
 """Predicting how volunteers would vote, for images in a folder, a catalog or shards."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,18 +14,34 @@ from numpy.typing import NDArray
 from zoobot.data import tables
 from zoobot.data.catalog import read_catalog
 from zoobot.data.datasets import GalaxyDataset, ImageDataset, make_loader
+from zoobot.data.fits_images import FitsConfig, FitsLayout
+from zoobot.data.stretch import Stretch
 from zoobot.errors import PredictionError, SettingError
 from zoobot.estimators.checkpoint import load_model
 from zoobot.estimators.define_model import Model
-from zoobot.predictions.calibration_file import load_calibration
-from zoobot.predictions.catalogue import count_columns, make_catalogue, make_friendly
+from zoobot.predictions.calibration_file import list_model_folders, load_calibration
+from zoobot.predictions.catalogue import INTERVALS, count_columns, make_catalogue, make_friendly
 from zoobot.predictions.sources import list_folder, open_shards
 from zoobot.processes import count_cores
 from zoobot.progress import progress_bar
 from zoobot.schemas import Schema
 from zoobot.stats.recalibration import Recalibration
 
-__all__ = ["VIEWS", "PredictConfig", "Predicted", "failed_path", "predict", "predict_dataset"]
+__all__ = [
+    "VIEWS",
+    "Drawn",
+    "PredictConfig",
+    "Predicted",
+    "check_writable",
+    "choose_fits",
+    "choose_schema",
+    "failed_path",
+    "open_for_each",
+    "open_images",
+    "predict",
+    "predict_dataset",
+    "predict_mixture",
+]
 
 VIEWS = {"none": 1, "dihedral": 8}
 """How many views of each image the kinds of test-time augmentation take."""
@@ -44,22 +60,30 @@ class PredictConfig:
         checkpoint_dir: a model folder, as training makes it; or several, whose posteriors are mixed in equal parts.
         save_loc: the table to write; its suffix (.parquet, .csv, .fits, …) decides the format.
         folder_to_predict: a folder of images; a galaxy's ``id_str`` is the file's path in it without suffix.
-        file_format: ``png``, ``jpg`` or ``jpeg``: which files of the folder.
+        file_format: ``png``, ``jpg`` (or ``jpeg``) or ``fits``: which files of the folder.
         recursive: look in the folder's folders too.
         catalog: a table with ``id_str`` and ``file_loc``.
         image_root: the folder that relative ``file_loc`` of the catalog start from; the catalog's own when left out.
+        layout: where FITS files have their fluxes; as in those that the model was trained on when left out.
+        stretch: of FITS files; that which the model was trained with when left out, or that of
+            :class:`~zoobot.data.fits_images.FitsConfig` if it was trained on images of other kinds.
         shard_dir: a folder of shards, or of TFRecords from elsewhere.
         split: which part of the shards: ``train``, ``test`` or ``unlabelled``.
         n_samples: draws of dropout, each a sample of the posterior; 1 switches dropout off.
         tta: views of each image, each encoded and counted as samples of its own (test-time augmentation): ``none``,
             or ``dihedral``, the 8 that quarter turns and mirrors give.
-        recalibrate: apply the recalibration of a model folder that :func:`zoobot.predictions.calibrate.calibrate` made,
-            which must have been fitted with the same ``n_samples`` and ``tta``; of a mixture of models there is none.
+        recalibrate: apply the recalibration that :func:`zoobot.predictions.calibrate.calibrate` made: ``calibration``,
+            or the one that a single model has in its folder.
+        calibration: the file of a recalibration, that of a mixture of models for instance; it must have been fitted to
+            the same models with the same ``n_samples`` and ``tta``.
         batch_size: galaxies at a time.
         workers: processes that decode images; chosen by the machine when left out.
         device: ``cpu``, ``cuda``, ``mps``; the best there is when left out.
         keep_concentrations: write the concentrations too, from which everything else can be computed.
         keep_raw: write the concentrations from before the recalibration as well.
+        intervals: which 90% credible intervals of fractions: ``equal-tailed`` or ``shortest``.
+        uncertainty: write more of the posterior: which answers lead, shares of all volunteers, entropies; see
+            :func:`zoobot.predictions.catalogue.make_catalogue`.
         friendly_loc: a second table, easy on the eye, with the leading answers and their fractions, blank where less
             than ``asked_threshold`` of the volunteers are expected to be asked.
         asked_threshold: for ``friendly_loc``, 0 to 1.
@@ -80,16 +104,21 @@ class PredictConfig:
     recursive: bool = False
     catalog: str | Path | None = None
     image_root: str | Path | None = None
+    layout: FitsLayout | None = None
+    stretch: Stretch | None = None
     shard_dir: str | Path | None = None
     split: str = "test"
     n_samples: int = 5
     tta: str = "none"
     recalibrate: bool = True
+    calibration: str | Path | None = None
     batch_size: int = 64
     workers: int | None = None
     device: str | None = None
     keep_concentrations: bool = True
     keep_raw: bool = False
+    intervals: str = "equal-tailed"
+    uncertainty: bool = False
     friendly_loc: str | Path | None = None
     asked_threshold: float = 0.5
     overwrite: bool = False
@@ -108,12 +137,14 @@ class PredictConfig:
                 raise SettingError(f"{name} is {getattr(self, name)}; it must be from 1 to {_MOST}")
         if self.workers is not None and self.workers < 0:
             raise SettingError(f"workers is {self.workers}; it must be 0 or more")
-        if self.tta not in VIEWS:
-            raise SettingError(f"tta is {self.tta!r}; it must be one of {', '.join(VIEWS)}")
+        for name, known in (("tta", VIEWS), ("intervals", INTERVALS)):
+            if getattr(self, name) not in known:
+                raise SettingError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}")
+        if self.calibration is not None and not self.recalibrate:
+            raise SettingError("calibration and --no-recalibrate (recalibrate=False) exclude each other; choose one")
         if not 0 <= self.asked_threshold <= 1:
             raise SettingError(f"asked_threshold is {self.asked_threshold}; it must be from 0 to 1, such as 0.5")
-        if not self.checkpoint_dirs:
-            raise SettingError("checkpoint_dir is empty; give a model folder, or several")
+        list_model_folders(self.checkpoint_dir)  # not empty
         tables.check_table_suffix(self.save_loc)
         if self.friendly_loc is not None:
             tables.check_table_suffix(self.friendly_loc)
@@ -126,8 +157,7 @@ class PredictConfig:
     @property
     def checkpoint_dirs(self) -> list[Path]:
         """Every model folder."""
-        given = self.checkpoint_dir
-        return [Path(given)] if isinstance(given, (str, Path)) else [Path(folder) for folder in given]
+        return list_model_folders(self.checkpoint_dir)
 
     @property
     def samples(self) -> int:
@@ -144,12 +174,28 @@ class Predicted:
         galaxies: its rows.
         failed: how many images could not be read.
         failed_loc: the table of these, if there are any.
+        filled: how many images had bad pixels, which were filled.
     """
 
     save_loc: Path
     galaxies: int
     failed: int
     failed_loc: Path | None
+    filled: int
+
+
+class Drawn(NamedTuple):
+    """What models say of the galaxies of a dataset.
+
+    Attributes:
+        concentrations: (galaxies, samples, answers) float32; NaN for an image that could not be read.
+        faults: why an image could not be read; empty if it could.
+        bad_pixels: (galaxies,), how many pixels of each image were filled.
+    """
+
+    concentrations: NDArray[np.float32]
+    faults: list[str]
+    bad_pixels: NDArray[np.int64]
 
 
 def predict(config: PredictConfig | None = None, **settings: Any) -> Predicted:
@@ -173,27 +219,74 @@ def predict(config: PredictConfig | None = None, **settings: Any) -> Predicted:
     models = [load_model(folder) for folder in config.checkpoint_dirs]
     schema = _check_against_models(config, models)
     recalibration = _load_recalibration(config)
-    raw = np.empty((0, 0, 0), np.float32)
-    faults: list[str] = []
-    for alike in _group_alike(models):  # models that take the same images share one pass over them
-        dataset = _open_source(config, models[alike[0]])
-        found, new_faults = predict_dataset(
+    datasets = open_for_each(models, lambda model: _open_source(config, model))
+    drawn = predict_mixture(
+        models,
+        datasets,
+        n_samples=config.n_samples,
+        tta=config.tta,
+        batch_size=config.batch_size,
+        workers=config.workers,
+        device=device,
+    )
+    return _write(config, datasets[0], drawn, _recalibrate(drawn.concentrations, recalibration), schema)
+
+
+def open_for_each(models: Sequence[Model], open_dataset: Callable[[Model], GalaxyDataset]) -> list[GalaxyDataset]:
+    """A dataset for each model; those that take images of the same size, made in the same way, get the very same."""
+    opened: dict[str, GalaxyDataset] = {}
+    configs = [model.config for model in models]
+    kinds = [repr((config.input_size, config.channels, config.fit, config.fits)) for config in configs]
+    for kind, model in zip(kinds, models, strict=True):
+        if kind not in opened:
+            opened[kind] = open_dataset(model)
+    return [opened[kind] for kind in kinds]
+
+
+def predict_mixture(
+    models: Sequence[Model],
+    datasets: Sequence[GalaxyDataset],
+    *,
+    n_samples: int = 5,
+    tta: str = "none",
+    batch_size: int = 64,
+    workers: int | None = None,
+    device: str | None = None,
+) -> Drawn:
+    """Predict galaxies with several models, which need not take images of the same size.
+
+    Args:
+        models: one or more, of the same answers.
+        datasets: for each model, of the same galaxies (`open_for_each`); models with one dataset share a pass over it.
+        n_samples: draws of dropout.
+        tta: views of each image, a key of `VIEWS`.
+        batch_size: galaxies at a time.
+        workers: processes that decode images; chosen by the machine when left out.
+        device: ``cpu``, ``cuda``, ``mps``; the best there is when left out.
+
+    Returns:
+        As `predict_dataset`, with the samples of the models in their order.
+    """
+    device = _choose_device(device)
+    galaxies, answers = len(datasets[0]), models[0].config.output_dim
+    concentrations = np.empty((galaxies, len(models), VIEWS[tta] * n_samples, answers), np.float32)
+    faults, bad_pixels = [""] * galaxies, np.zeros(galaxies, np.int64)
+    for shared in dict.fromkeys(map(id, datasets)):
+        alike = [number for number, dataset in enumerate(datasets) if id(dataset) == shared]
+        found = predict_dataset(
             [models[number] for number in alike],
-            dataset,
-            n_samples=config.n_samples,
-            tta=config.tta,
-            batch_size=config.batch_size,
-            workers=_choose_workers(config, device, len(dataset)),
+            datasets[alike[0]],
+            n_samples=n_samples,
+            tta=tta,
+            batch_size=batch_size,
+            workers=_choose_workers(device, galaxies) if workers is None else workers,
             device=device,
         )
         # an image may have gone between two passes
-        faults = [old or new for old, new in zip(faults, new_faults, strict=True)] if faults else new_faults
-        if not raw.size:
-            raw = np.empty((len(dataset), config.samples, len(schema.label_cols)), np.float32)
-        raw.reshape(len(dataset), len(models), -1, raw.shape[-1])[:, alike] = found.reshape(
-            len(dataset), len(alike), -1, raw.shape[-1]
-        )
-    return _write(config, dataset, raw, _recalibrate(raw, recalibration), faults, schema)
+        faults = [old or new for old, new in zip(faults, found.faults, strict=True)]
+        bad_pixels = np.maximum(bad_pixels, found.bad_pixels)
+        concentrations[:, alike] = found.concentrations.reshape(galaxies, len(alike), -1, answers)
+    return Drawn(concentrations.reshape(galaxies, -1, answers), faults, bad_pixels)
 
 
 def predict_dataset(
@@ -205,13 +298,11 @@ def predict_dataset(
     batch_size: int = 64,
     workers: int = 0,
     device: str | None = None,
-) -> tuple[NDArray[np.float32], list[str]]:
+) -> Drawn:
     """Predict every galaxy of a dataset with one model or several; they are left on the device, in evaluation mode.
 
     Returns:
-        Concentrations, (galaxies, samples, answers) float32, and why each galaxy's image could not be read (empty if it
-        could); the concentrations of such a galaxy are NaN. Samples are those of the first model, of its first view
-        before its second, and so on.
+        Samples are those of the first model, of its first view before its second, and so on.
     """
     device = _choose_device(device)
     models = [model] if isinstance(model, Model) else list(model)
@@ -220,6 +311,7 @@ def predict_dataset(
     samples = len(models) * VIEWS[tta] * n_samples
     concentrations = np.full((len(dataset), samples, models[0].config.output_dim), np.nan, np.float32)
     faults: list[str] = []
+    bad_pixels: list[NDArray[np.int64]] = []
     with progress_bar("predicting", len(dataset)) as advance, torch.inference_mode():
         for batch in make_loader(dataset, batch_size, workers=workers):
             readable = np.flatnonzero([not fault for fault in batch.faults])
@@ -229,8 +321,9 @@ def predict_dataset(
                 drawn = [each.sample(view, n_samples) for each in models for view in views]
                 concentrations[len(faults) + readable] = torch.cat(drawn, dim=1).float().cpu().numpy()
             faults += batch.faults
+            bad_pixels.append(batch.bad_pixels)
             advance(len(batch.faults))
-    return concentrations, faults
+    return Drawn(concentrations, faults, np.concatenate(bad_pixels))
 
 
 def _views(pixels: torch.Tensor, tta: str) -> Iterator[torch.Tensor]:
@@ -243,26 +336,10 @@ def _views(pixels: torch.Tensor, tta: str) -> Iterator[torch.Tensor]:
             yield torch.rot90(mirrored, turns, (1, 2))
 
 
-def _group_alike(models: Sequence[Model]) -> list[list[int]]:
-    """Places of models that take images of the same size, channels and fit, in their order."""
-    groups: dict[tuple[int, int, str], list[int]] = {}
-    for number, model in enumerate(models):
-        config = model.config
-        groups.setdefault((config.input_size, config.channels, config.fit), []).append(number)
-    return list(groups.values())
-
-
 def _load_recalibration(config: PredictConfig) -> Recalibration | None:
     if not config.recalibrate:
         return None
-    settings = {"n_samples": config.n_samples, "tta": config.tta}
-    found = [load_calibration(folder, **settings) for folder in config.checkpoint_dirs]  # type: ignore[arg-type]
-    if len(found) > 1 and any(found):
-        raise SettingError(
-            "a model's recalibration is for its own posterior; a mixture of models is wider, and mixing recalibrated "
-            "ones would be too wide; predict with --no-recalibrate"
-        )
-    return found[0]
+    return load_calibration(config.checkpoint_dirs, config.calibration, n_samples=config.n_samples, tta=config.tta)
 
 
 def _recalibrate(raw: NDArray[np.float32], recalibration: Recalibration | None) -> NDArray[np.float32]:
@@ -303,32 +380,45 @@ def _check_against_models(config: PredictConfig, models: Sequence[Model]) -> Sch
         others = [getattr(model.config, own) for model in models if getattr(model.config, own) != wanted]
         if wanted is not None and others:
             raise SettingError(f"{given} is {wanted}, but the model was trained with {others[0]}; leave it out")
-    schema = models[0].schema or config.schema
-    if schema is None:
-        raise SettingError(f"the model in {config.checkpoint_dirs[0]} has no schema; give the one it was trained for")
-    if config.schema is not None and config.schema.label_cols != schema.label_cols:
-        raise SettingError(
-            f"schema {config.schema.name} has other answers than the model's, {schema.name}; leave it out"
-        )
-    for folder, model in zip(config.checkpoint_dirs, models, strict=True):
-        if len(schema.label_cols) != model.config.output_dim:
-            raise SettingError(
-                f"schema {schema.name} has {len(schema.label_cols)} answers, the model in {folder} "
-                f"{model.config.output_dim}"
-            )
-        if model.schema is not None and model.schema.label_cols != schema.label_cols:
-            raise SettingError(
-                f"the models in {config.checkpoint_dirs[0]} and {folder} have other answers, of {schema.name} and "
-                f"{model.schema.name}; only models of the same can be mixed"
-            )
+    schema = choose_schema(config.checkpoint_dirs, models, config.schema)
     kept = config.keep_concentrations + config.keep_raw
-    columns = count_columns(schema, config.samples * kept)
+    columns = count_columns(schema, config.samples * kept, uncertainty=config.uncertainty)
     if columns > _MOST_FITS_COLUMNS and Path(config.save_loc).suffix.lower() in (".fits", ".fit"):
         raise SettingError(
             f"save_loc {config.save_loc} would need {columns} columns, a FITS table holds {_MOST_FITS_COLUMNS}; "
             "leave the concentrations out with --no-concentrations, or write .parquet"
         )
     return schema
+
+
+def choose_schema(folders: Sequence[Path], models: Sequence[Model], schema: Schema | None = None) -> Schema:
+    """The decision tree of all models, or the one given for models that have none.
+
+    Args:
+        folders: where the models come from, for the messages.
+        models: one or more.
+        schema: checked against the models' own, if they have one.
+
+    Raises:
+        SettingError: there is none, or the models, or the one given, have other answers.
+    """
+    chosen = models[0].schema or schema
+    if chosen is None:
+        raise SettingError(f"the model in {folders[0]} has no schema; give the one it was trained for")
+    if schema is not None and schema.label_cols != chosen.label_cols:
+        raise SettingError(f"schema {schema.name} has other answers than the model's, {chosen.name}; leave it out")
+    for folder, model in zip(folders, models, strict=True):
+        if len(chosen.label_cols) != model.config.output_dim:
+            raise SettingError(
+                f"schema {chosen.name} has {len(chosen.label_cols)} answers, the model in {folder} "
+                f"{model.config.output_dim}"
+            )
+        if model.schema is not None and model.schema.label_cols != chosen.label_cols:
+            raise SettingError(
+                f"the models in {folders[0]} and {folder} have other answers, of {chosen.name} and "
+                f"{model.schema.name}; only models of the same can be mixed"
+            )
+    return chosen
 
 
 def _check_save_loc(config: PredictConfig) -> None:
@@ -339,11 +429,20 @@ def _check_save_loc(config: PredictConfig) -> None:
         if path.exists() and not config.overwrite:
             raise PredictionError(f"save_loc: {path} exists; replace it with --overwrite or choose another name")
     for path in (save_loc, *friendly):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=path.parent).close()
-        except OSError as error:
-            raise PredictionError(f"save_loc {path} cannot be written: {error.strerror}; choose another") from error
+        check_writable(path)
+
+
+def check_writable(path: Path) -> None:
+    """Make the folder of a file to come, and try to write there.
+
+    Raises:
+        PredictionError: it cannot be.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise PredictionError(f"save_loc {path} cannot be written: {error.strerror}; choose another") from error
 
 
 def _choose_device(device: str | None) -> str:
@@ -365,31 +464,68 @@ def _choose_device(device: str | None) -> str:
 
 
 def _open_source(config: PredictConfig, model: Model) -> GalaxyDataset:
-    size, channels = model.config.input_size, model.config.channels
     if config.shard_dir is not None:
+        size, channels = model.config.input_size, model.config.channels
         return open_shards(Path(config.shard_dir), config.split, size=size, channels=channels)
     if config.catalog is not None:
-        catalog = read_catalog(config.catalog, image_root=config.image_root, check_files=False)
+        bands = choose_fits(model, config.layout, config.stretch).layout.bands
+        catalog = read_catalog(config.catalog, bands=bands, image_root=config.image_root, check_files=False)
     elif config.folder_to_predict is not None:
         catalog = list_folder(Path(config.folder_to_predict), config.file_format, recursive=config.recursive)
-    return ImageDataset(catalog, size=size, channels=channels, fit=model.config.fit, keep_faulty=True)
+    return open_images(catalog, model, layout=config.layout, stretch=config.stretch)
 
 
-def _choose_workers(config: PredictConfig, device: str, galaxies: int) -> int:
+def choose_fits(model: Model, layout: FitsLayout | None, stretch: Stretch | None) -> FitsConfig:
+    """How to read FITS files for a model: as those that it was trained on, from another layout if one is given.
+
+    Raises:
+        SettingError: the model was trained with another stretch than that given.
+    """
+    trained = None if model.config.fits is None else FitsConfig.from_dict(model.config.fits)
+    if trained and stretch and stretch != trained.stretch:
+        raise SettingError(f"stretch is another than the model was trained with ({trained.stretch}); leave it out")
+    known = trained or FitsConfig()
+    return FitsConfig(layout or known.layout, stretch or known.stretch)
+
+
+def open_images(
+    catalog: pd.DataFrame,
+    model: Model,
+    label_cols: Sequence[str] = (),
+    *,
+    layout: FitsLayout | None = None,
+    stretch: Stretch | None = None,
+) -> ImageDataset:
+    """The images of a catalog as a model takes them; those that cannot be read are named when they are come to.
+
+    Raises:
+        SettingError: as `choose_fits`.
+    """
+    config = model.config
+    return ImageDataset(
+        catalog,
+        size=config.input_size,
+        channels=config.channels,
+        label_cols=label_cols,
+        fit=config.fit,
+        fits=choose_fits(model, layout, stretch),
+        keep_faulty=True,
+    )
+
+
+def _choose_workers(device: str, galaxies: int) -> int:
     """On a CPU the model itself uses every core; a GPU is fed by many processes, which take a second to start."""
-    if config.workers is not None:
-        return config.workers
     return min(16, count_cores()) if galaxies > 1000 and device != "cpu" else 0
 
 
 def _write(
     config: PredictConfig,
     dataset: GalaxyDataset,
-    raw: NDArray[np.float32],
+    drawn: Drawn,
     concentrations: NDArray[np.float32],
-    faults: list[str],
     schema: Schema,
 ) -> Predicted:
+    faults = drawn.faults
     good = np.array([not fault for fault in faults])
     ids, files = np.array(dataset.id_str, object), np.array(dataset.file_loc, object)
     save_loc, failed_loc = Path(config.save_loc), failed_path(config.save_loc)
@@ -406,8 +542,11 @@ def _write(
         files[good].tolist(),
         concentrations[good],
         schema,
+        bad_pixels=drawn.bad_pixels[good],
         keep_concentrations=config.keep_concentrations,
-        raw=raw[good] if config.keep_raw else None,
+        raw=drawn.concentrations[good] if config.keep_raw else None,
+        uncertainty=config.uncertainty,
+        intervals=config.intervals,
     )
     tables.write_table(catalogue, save_loc)
     if config.friendly_loc is not None:
@@ -415,4 +554,5 @@ def _write(
     failures = int((~good).sum())
     if not failures:
         failed_loc.unlink(missing_ok=True)  # of predictions that these replace
-    return Predicted(save_loc, len(catalogue), failures, failed_loc if failures else None)
+    filled = int((drawn.bad_pixels[good] > 0).sum())
+    return Predicted(save_loc, len(catalogue), failures, failed_loc if failures else None, filled)

@@ -1,6 +1,6 @@
 """Scores as files: a tidy table, and the LaTeX tables that papers print."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -8,9 +8,11 @@ import pandas as pd
 
 from zoobot.data import tables
 from zoobot.files import replace_atomically
+from zoobot.schemas import Schema
+from zoobot.stats.classification import RocCurve
 from zoobot.stats.score_table import ALL_QUESTIONS, ScoreConfig, ScoreRow
 
-__all__ = ["make_latex", "write_latex", "write_score_table"]
+__all__ = ["make_latex", "write_latex", "write_roc_curves", "write_score_table"]
 
 _CLASSIFICATION = {
     "Accuracy": "accuracy",
@@ -18,7 +20,14 @@ _CLASSIFICATION = {
     "Recall": "recall_weighted",
     "F1": "f1_weighted",
 }
-_FRACTIONS = {"Loss": "loss", "CRPS": "crps", "MAE": "mean_absolute_error", "RMS": "rms_error"}
+_FRACTIONS = {
+    "Loss": "loss",
+    "CRPS": "crps",
+    "MAE": "mean_absolute_error",
+    "RMS": "rms_error",
+    r"In 90\%": "coverage_90",
+    "ECE": "calibration_error",
+}
 _SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
 
@@ -33,6 +42,21 @@ def write_score_table(rows: Sequence[ScoreRow], table_loc: str | Path) -> None:
     tables.write_table(frame.astype(dict.fromkeys(numbers, "float64")), table_loc)
 
 
+def write_roc_curves(curves: Mapping[str, RocCurve], schema: Schema, table_loc: str | Path) -> None:
+    """Write a row for each point of each answer's curve; the first threshold of each is infinite.
+
+    Raises:
+        SettingError: the suffix cannot be written.
+    """
+    question_of = {answer.label_col: question.name for question in schema.questions for answer in question.answers}
+    parts = [
+        pd.DataFrame({"question": question_of[answer], "answer": answer, **asdict(curve)})
+        for answer, curve in curves.items()
+    ]
+    table = pd.concat(parts or [pd.DataFrame(columns=["question", "answer", *RocCurve.__dataclass_fields__])])
+    tables.write_table(table.rename(columns={"thresholds": "threshold"}), table_loc)
+
+
 def write_latex(rows: Sequence[ScoreRow], latex_loc: str | Path, config: ScoreConfig) -> None:
     """Write `make_latex` to a file."""
     with replace_atomically(latex_loc) as path:
@@ -42,9 +66,9 @@ def write_latex(rows: Sequence[ScoreRow], latex_loc: str | Path, config: ScoreCo
 def make_latex(rows: Sequence[ScoreRow], config: ScoreConfig) -> str:
     r"""Tables for a paper, to be included with ``\input``; they need the package booktabs.
 
-    Classification of relevant and of confident galaxies as in Walmsley et al. 2022 (MNRAS 509, 3966, table 1;
-    precision, recall and F1 weighted by the true galaxies of each answer), and errors of vote fractions beside the
-    baseline and the noise floor. Error bars are bootstrap intervals.
+    Classification of relevant galaxies, and of those where volunteers agree, as in Walmsley et al. 2022 (MNRAS 509,
+    3966, table 1; precision, recall and F1 weighted by the true galaxies of each answer), and errors and calibration of
+    vote fractions beside the baseline and the noise floor. Error bars are bootstrap intervals.
 
     >>> row = ScoreRow("bar", "", "accuracy", "relevant", 120, 0.9, 0.88, 0.93, 0.5, 0.95)
     >>> print([line for line in make_latex([row], ScoreConfig()).splitlines() if line.startswith("Bar")][0])
@@ -60,15 +84,16 @@ def make_latex(rows: Sequence[ScoreRow], config: ScoreConfig) -> str:
         f"{100 * config.min_share_asked:g}\\% of whom were asked the question. Precision, recall and F1 are weighted "
         f"by the number of true galaxies for each answer. {bars}"
     )
-    confident = f"As above, for galaxies where one answer has a vote fraction above 0.8. {bars}"
+    agreed = f"As above, for galaxies where one answer has a vote fraction above 0.8. {bars}"
     parts = ["% made by zoobot evaluate; needs \\usepackage{booktabs}"]
     named = [name for name in questions if name != ALL_QUESTIONS]
-    for subset, caption in (("relevant", relevant), ("confident", confident)):
+    for subset, caption in (("relevant", relevant), ("relevant_agreed", agreed)):
         body = [_cells(found, name, list(_CLASSIFICATION.values()), subset) for name in named]
         parts += _table(caption, ["Question", "Count", *_CLASSIFICATION], body)
     caption = (
         "Predicted against measured vote fractions: the model, below it the mean votes as predictions and the estimate "
-        f"for a perfect model, which knows the true fractions but not the votes. {bars}"
+        "for a perfect model, which knows the true fractions but not the votes. In 90\\%: votes inside the predicted "
+        f"90\\% intervals. ECE: expected calibration error of leading answers. {bars}"
     )
     body = []
     for name in questions:

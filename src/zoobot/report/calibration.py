@@ -9,6 +9,7 @@ from zoobot.report.embed import embed_figure
 from zoobot.report.galaxies import Titles
 from zoobot.report.run import Run
 from zoobot.stats.calibration import Calibration, Estimate, measure_calibration
+from zoobot.stats.concentrations import round_votes
 
 __all__ = ["measure"]
 
@@ -25,7 +26,7 @@ def measure(run: Run) -> dict[str, Any]:
     some = slice(None, None, max(1, -(-len(run.votes) // _MOST_GALAXIES)))
     titles = [Titles(run.schema).question(question) for question in run.schema.questions]
     questions, everything = measure_calibration(
-        np.rint(run.votes[some]),
+        round_votes(run.votes[some], run.schema.question_index_groups),
         run.concentrations[some],
         run.schema.question_index_groups,
         credibilities=_CREDIBILITIES,

@@ -15,7 +15,7 @@ from zoobot.data import tables
 from zoobot.errors import ModelError, PredictionError, SettingError
 from zoobot.files import replace_atomically
 from zoobot.predictions.catalogue import CREDIBILITY
-from zoobot.predictions.evaluate import score
+from zoobot.predictions.evaluate import summarise, tabulate
 from zoobot.report import plots
 from zoobot.report.calibration import measure
 from zoobot.report.cards import make_sections
@@ -24,7 +24,10 @@ from zoobot.report.galaxies import Titles
 from zoobot.report.run import Run, read_run
 from zoobot.schemas import Question, Schema
 from zoobot.stats import agreement
+from zoobot.stats.classification import roc_curve
 from zoobot.stats.concentrations import Floats
+from zoobot.stats.galaxy_scores import find_leading
+from zoobot.stats.score_table import ScoreConfig
 from zoobot.training.history import HISTORY_NAME, draw_learning_curve
 
 __all__ = ["make_report"]
@@ -32,12 +35,12 @@ __all__ = ["make_report"]
 _MIN_SHARE_ASKED = 0.5
 _TILES = {
     "accuracy": "of the leading answers are right",
-    "confident_accuracy": "are right where volunteers are sure",
+    "agreed_accuracy": "are right where volunteers agree",
     "rms_error": "RMS error of the vote fractions",
     "loss": "loss a galaxy (−log probability of its votes)",
 }
-_FORMATS = {"loss": ".2f", "rms_error": ".3f", "accuracy": ".1%", "confident_accuracy": ".1%"}  # the table's columns
-_HIGHER_IS_BETTER = ("accuracy", "confident_accuracy")
+_FORMATS = {"loss": ".2f", "rms_error": ".3f", "accuracy": ".1%", "agreed_accuracy": ".1%"}  # the table's columns
+_HIGHER_IS_BETTER = ("accuracy", "agreed_accuracy")
 
 
 def make_report(
@@ -77,7 +80,7 @@ def make_report(
     if Path(save_loc).suffix.lower() not in (".html", ".htm"):  # none of the files it reads can be meant
         raise SettingError(f"save_loc (--save-loc): got {save_loc}, expected a name that ends in .html")
     run = read_run(predictions, catalog, checkpoint_dir, schema)
-    scores = score(run.matched)
+    scores = summarise(tabulate(run.matched, ScoreConfig(resamples=0, draws=0)))
     true = None if truth is None else _read_truth(run, truth)
     questions = range(len(run.schema.questions))
     content = {
@@ -177,8 +180,20 @@ def _question_figures(run: Run, index: int) -> dict[str, Any]:
         "right": f"{np.trace(matrix) / matrix.sum():.0%}",
         "confusion": embed_figure(plots.draw_confusion(matrix, answers), f"confusion matrix of {title}"),
         "reliability": embed_figure(plots.draw_reliability(bins), f"reliability of {title}"),
+        "roc": _embed_roc(title, answers, votes, fractions),
         "fractions": _embed_fractions(title, answers, fractions, measured, "fraction of votes"),
     }
+
+
+def _embed_roc(title: str, answers: Sequence[str], votes: Floats, fractions: Floats) -> str | None:
+    """Draw the ROC curves of the answers that lead in some galaxies but not in all; of two, one mirrors the other."""
+    leads = find_leading(votes)
+    told = [number for number in range(len(answers)) if leads[:, number].any() and not leads[:, number].all()]
+    if not told:
+        return None
+    shown = told[:1] if len(answers) == 2 else told
+    curves = {answers[number]: roc_curve(leads[:, number], fractions[:, number]) for number in shown}
+    return embed_figure(plots.draw_roc(curves), f"ROC curves of {title}")
 
 
 def _embed_fractions(

@@ -5,7 +5,7 @@ volunteers. A figure is as wide as the column of a journal or less: ``draw_relia
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec
 
 import matplotlib as mpl
@@ -16,12 +16,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 from numpy.typing import ArrayLike, NDArray
+from scipy import integrate
 
 from zoobot.report.galaxies import GalaxyPosterior, Titles, walk
 from zoobot.schemas import Question, Schema
 from zoobot.stats import dirichlet
 from zoobot.stats.agreement import Reliability
 from zoobot.stats.calibration import Estimate, PitHistogram
+from zoobot.stats.classification import RocCurve
 
 __all__ = [
     "COLOURS",
@@ -31,6 +33,7 @@ __all__ = [
     "draw_pit",
     "draw_posteriors",
     "draw_reliability",
+    "draw_roc",
 ]
 
 Floats = NDArray[np.float64]
@@ -75,6 +78,8 @@ _ACROSS = 1.9  # inches from fraction 0 to 1
 _RIGHT_EDGE = 1.3  # where numbers of votes end, as a fraction
 _POINTS = (np.arange(200) + 0.5) / 200
 _CELLS = 20
+_PALETTE = (COLOURS["model"], "#e69f00", "#009e73", "#cc79a7", "#56b4e9", COLOURS["volunteers"], "#22252a", "#b8a800")
+_CURVE_POINTS = 300
 
 
 def _styled(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
@@ -238,6 +243,32 @@ def draw_reliability(bins: Reliability) -> Figure:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MultipleLocator(0.2 if low < 0.5 else 0.1))
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    return figure
+
+
+@_styled
+def draw_roc(curves: Mapping[str, RocCurve]) -> Figure:
+    """Draw ROC curves of answers, with the area under each in the legend.
+
+    On the dashed line a score tells nothing; the nearer to the upper left corner the better.
+
+    Args:
+        curves: of `roc_curve`, by the name of the answer; up to eight have a colour of their own.
+    """
+    figure = Figure(figsize=(2.8, 2.55), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color=COLOURS["muted"], lw=0.8, ls=(0, (4, 3)))
+    for number, (name, curve) in enumerate(curves.items()):
+        across, upwards = curve.false_positive_rate, curve.true_positive_rate
+        label = f"{integrate.trapezoid(upwards, across):.3f}  {_short(name)}"
+        some = np.unique(np.linspace(0, len(across) - 1, _CURVE_POINTS).round().astype(int))
+        axes.plot(across[some], upwards[some], color=_PALETTE[number % len(_PALETTE)], lw=1.2, label=label)
+    axes.set(xlim=(0, 1), ylim=(0, 1.005), aspect="equal")
+    axes.set(xlabel="others that are taken for it", ylabel="galaxies found")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MultipleLocator(0.2))
+        axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.legend(loc="lower right", frameon=False, fontsize=7, handlelength=1.2, labelspacing=0.25, borderaxespad=0.2)
     return figure
 
 

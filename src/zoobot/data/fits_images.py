@@ -1,0 +1,451 @@
+"""FITS images: any extension, 2-D or cubes, compressed or not, one file or one for each band, to fluxes of bands."""
+
+import gzip
+import io
+import json
+import math
+import os
+import re
+import stat
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from zoobot.data.band_files import split_files
+from zoobot.data.limits import MAX_PIXELS
+from zoobot.data.stretch import HIGHEST_FLUX, STRETCHES, Stretch
+from zoobot.errors import ImageError, SettingError
+
+__all__ = ["FITS_SUFFIXES", "FitsConfig", "FitsLayout", "is_fits", "looks_like_fits", "read_bands"]
+
+FITS_SUFFIXES = (".fits", ".fit", ".fits.gz", ".fits.fz")
+
+_SIGNATURE = b"SIMPLE  ="
+_GZIP = b"\x1f\x8b"
+_SECTION = re.compile(r"(?P<file>.+)\[(?P<x>-?\d+:-?\d+),(?P<y>-?\d+:-?\d+)\]$", re.DOTALL)
+_MOST_HDUS = 1000
+_MOST_UNPACKED = 2**28  # bytes
+_SAFE_PACKED = _MOST_UNPACKED // 1032  # gzip makes at most that much less of anything
+
+
+@dataclass(frozen=True)
+class FitsLayout:
+    """Where in FITS files the fluxes are.
+
+    Attributes:
+        hdu: number or name of the extension, in upper or lower case; the first with an image when left out.
+        bands: one band, or those of red, green and blue: numbers of the planes of a cube or of the files, from 0; or
+            names, which the header gives (``BANDS = 'grz'`` or ``BAND0 = 'g'``), or the names of the files. All when
+            left out: one, or three that go from blue to red, as surveys order them.
+        bands_last: the bands are the last axis as numpy has it (``NAXIS1``) and not the first (``NAXIS3``).
+        mask_hdu: extension of the same file with a mask, 2-D or as the image; what is not 0 there is bad.
+        zero_point: AB magnitude of one unit of flux, or the header's keyword for it; fluxes become nanomaggies (22.5).
+            As they are when left out.
+        zeros_are_bad: fluxes of floating point that are exactly 0 are bad pixels: surveys fill with 0 what they did not
+            see.
+
+    Raises:
+        SettingError: a value is not what it may be.
+    """
+
+    hdu: int | str | None = None
+    bands: tuple[str, ...] = ()
+    bands_last: bool = False
+    mask_hdu: int | str | None = None
+    zero_point: float | str | None = None
+    zeros_are_bad: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        strings = type(self.bands) is tuple and all(isinstance(band, str) and band for band in self.bands)
+        if not strings or len(self.bands) not in (0, 1, 3):
+            raise SettingError(f"bands: got {self.bands!r}, expected a tuple of one, or of red, green and blue")
+        for name in ("hdu", "mask_hdu"):
+            value = getattr(self, name)
+            if type(value) not in (int, str, type(None)) or value == "" or (isinstance(value, int) and value < 0):
+                raise SettingError(f"{name}: got {value!r}, expected the number of an extension, from 0, or its name")
+        value = self.zero_point
+        if not (value if isinstance(value, str) else value is None or (type(value) is not bool and abs(value) < 100)):
+            raise SettingError(f"zero_point: got {value!r}, expected a magnitude or a keyword of headers")
+        for name in ("bands_last", "zeros_are_bad"):
+            if type(getattr(self, name)) is not bool:
+                raise SettingError(f"{name}: got {getattr(self, name)!r}, expected true or false")
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "FitsLayout":
+        """Make one of what JSON holds.
+
+        Raises:
+            SettingError: it holds something else.
+        """
+        try:
+            values: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
+            return cls(**values)
+        except (TypeError, AttributeError) as error:  # the latter where it is no mapping
+            raise SettingError(f"fits: got {content!r}, expected the layout of FITS files ({error})") from error
+
+
+@dataclass(frozen=True)
+class FitsConfig:
+    """How FITS files become colours: where the fluxes are, and their stretch.
+
+    Attributes:
+        layout: where in the files.
+        stretch: from fluxes to colours.
+    """
+
+    layout: FitsLayout = FitsLayout()
+    stretch: Stretch = STRETCHES["percentile"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the settings as plain types, as JSON gives them back."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "FitsConfig":
+        """Rebuild one from :meth:`to_dict`.
+
+        Raises:
+            SettingError: it holds something else.
+        """
+        if not isinstance(content, Mapping) or set(content) != {"layout", "stretch"}:
+            raise SettingError(f"fits: got {content!r}, expected a layout and a stretch")
+        return cls(FitsLayout.from_dict(content["layout"]), Stretch.from_dict(content["stretch"]))
+
+
+def looks_like_fits(file_loc: str) -> bool:
+    """Say by its name alone whether a file is FITS, or a section of one, or files of single bands.
+
+    >>> [looks_like_fits(name) for name in ("a.fits.fz", "a.fits[1:9,1:9]", "a-{g,r}.fits", "a.png")]
+    [True, True, True, False]
+    """
+    found = _SECTION.fullmatch(file_loc)
+    return (found["file"] if found else file_loc).lower().endswith(FITS_SUFFIXES)
+
+
+def is_fits(start: bytes) -> bool:
+    """Say whether a file that starts with these bytes is FITS, or gzipped, as of images only FITS is.
+
+    >>> is_fits(b"SIMPLE  =                    T"), is_fits(b"GIF89a")
+    (True, False)
+    """
+    return start.startswith((_SIGNATURE, _GZIP))
+
+
+def read_bands(file_loc: str | Path, layout: FitsLayout | None = None) -> NDArray[np.float32]:
+    """Read the fluxes of one or three bands; those of three are in the order red, green, blue.
+
+    Integers are scaled by BSCALE and BZERO. Tile-compressed (``.fits.fz``) and gzipped files are unpacked. The name
+    may end with a section as CFITSIO has it, ``mosaic.fits[11:60,1:50]``: columns, then rows, from 1 and inclusive,
+    of which nothing else is read; what lies beyond the edges is bad. It may name single-band files with braces, as
+    ``12-{g,r,z}.fits``.
+
+    Args:
+        file_loc: the file or files.
+        layout: where the fluxes are in it.
+
+    Returns:
+        (1 or 3, height, width) float32, row 0 at the bottom as in FITS; NaN where the file, its mask or its BLANK says
+        that a pixel is bad, and for infinities and what is beyond ``HIGHEST_FLUX``.
+
+    Raises:
+        ImageError: a file is missing, truncated, no FITS, too large, has no such extension or bands, or not one good
+            pixel; or files of one galaxy differ in shape.
+    """
+    layout = layout or FitsLayout()
+    text = str(file_loc)
+    try:
+        section = None if Path(text).exists() else _SECTION.fullmatch(text)
+        name = section["file"] if section else text
+        window = _parse_window(section["x"], section["y"]) if section else None
+        files = [name] if Path(name).exists() else split_files(name)
+        with _QUIET, np.errstate(all="ignore"):
+            bands = _read_files(files, layout, window) if len(files) > 1 else _read_cube(name, layout, window)
+    except Exception as error:  # of hostile files astropy raises of everything
+        raise ImageError(f"cannot read image {text}: {_reason(error)}") from error
+    bands[~(np.abs(bands) < HIGHEST_FLUX)] = np.nan
+    if np.isnan(bands).all():
+        raise ImageError(f"cannot read image {text}: it has no good pixel in the bands that are used")
+    return bands
+
+
+class _Window:
+    """A part of an image: rows and columns from 0, the ends exclusive; it may reach beyond the image."""
+
+    def __init__(self, rows: tuple[int, int], columns: tuple[int, int]) -> None:
+        self.ranges = (rows, columns)
+        self.shape = (rows[1] - rows[0], columns[1] - columns[0])
+        if min(self.shape) < 1:
+            raise ValueError(f"its section is of {self.shape[1]} x {self.shape[0]} pixels")
+        if math.prod(self.shape) > MAX_PIXELS:
+            raise ValueError(f"it has {self.shape[0]} x {self.shape[1]} pixels, more than the {MAX_PIXELS} allowed")
+
+    def clip(self, shape: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """Where its pixels are in the image, and where these go in the window."""
+        source, target = [], []
+        for (start, stop), size in zip(self.ranges, shape, strict=True):
+            first, last = min(max(start, 0), size), min(max(stop, 0), size)
+            source.append(slice(first, max(first, last)))
+            target.append(slice(first - start, max(first, last) - start))
+        return (source[0], source[1]), (target[0], target[1])
+
+
+def _parse_window(columns: str, rows: str) -> _Window:
+    (left, right), (bottom, top) = (map(int, part.split(":")) for part in (columns, rows))
+    return _Window((bottom - 1, top), (left - 1, right))
+
+
+class _Quiet:
+    """Ignores warnings while any thread reads: what astropy warns of is either harmless or found out here.
+
+    ``catch_warnings`` of several threads, left in another order than entered, would ignore them for ever.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._readers = 0
+
+    def __enter__(self) -> None:
+        """Begin to read."""
+        with self._lock:
+            if not self._readers:
+                self._caught = warnings.catch_warnings()
+                self._caught.__enter__()
+                warnings.simplefilter("ignore")
+            self._readers += 1
+
+    def __exit__(self, *_: object) -> None:
+        """The last one to end restores."""
+        with self._lock:
+            self._readers -= 1
+            if not self._readers:
+                self._caught.__exit__(None, None, None)
+
+
+_QUIET = _Quiet()
+
+
+def _read_files(files: Sequence[str], layout: FitsLayout, window: _Window | None) -> NDArray[np.float32]:
+    """One band from each of some of the files."""
+    names = _short_names(files)
+    if len(files) == len(layout.bands) and not set(layout.bands) & {*names, *map(str, range(len(files)))}:
+        chosen = list(range(len(files)))  # columns of a catalog, which gave them in the order of the bands
+    else:
+        chosen = _choose(layout.bands, len(files), names)
+    single = replace(layout, bands=())
+    bands = []
+    for number in chosen:
+        try:
+            bands.append(_read_cube(files[number], single, window))
+        except Exception as error:
+            raise ValueError(f"{Path(files[number]).name}: {_reason(error)}") from error
+    if any(len(band) != 1 for band in bands):
+        raise ValueError("each file of several must hold one band")
+    if len({band.shape for band in bands}) > 1:
+        sizes = ", ".join(f"{band.shape[2]} x {band.shape[1]}" for band in bands)
+        raise ValueError(f"its bands differ in size: {sizes} pixels")
+    return np.concatenate(bands)
+
+
+def _short_names(files: Sequence[str]) -> list[str]:
+    """What differs between the names, as it stands between the braces."""
+    start = 0
+    shortest = min(map(len, files))
+    while start < shortest and len({file[start] for file in files}) == 1:
+        start += 1
+    end = 0
+    while end < shortest - start and len({file[-1 - end] for file in files}) == 1:
+        end += 1
+    return [file[start : len(file) - end] for file in files]
+
+
+def _read_cube(file: str, layout: FitsLayout, window: _Window | None) -> NDArray[np.float32]:
+    """Bands of one file, 2-D or a cube."""
+    with _open(file) as hdus:
+        image = _Image(file, hdus, layout.hdu, layout)
+        mask = None if layout.mask_hdu is None else _Image(file, hdus, layout.mask_hdu, layout)
+        if mask and (mask.shape != image.shape or mask.count not in (1, image.count)):
+            raise ValueError(f"its mask is of {mask}, its image of {image}")
+        planes = _choose(layout.bands, image.count, _band_names(hdus[0].header, image.header, image.count))
+        window = window or _Window((0, image.shape[0]), (0, image.shape[1]))
+        source, target = window.clip(image.shape)
+        bands = np.full((len(planes), *window.shape), np.nan, np.float32)
+        for band, plane in zip(bands, planes, strict=True):
+            values = image.read(plane, source).astype(np.float32)
+            if layout.zeros_are_bad and image.header["BITPIX"] < 0:
+                values[values == 0] = np.nan
+            if mask:
+                values[mask.read(plane if mask.count > 1 else 0, source) != 0] = np.nan
+            band[target] = values
+        zero_point = _find_zero_point(layout.zero_point, image.header, hdus[0].header)
+    if zero_point is not None:
+        bands *= np.float32(10 ** (0.4 * (22.5 - zero_point)))
+    return bands
+
+
+@contextmanager
+def _open(file: str, **options: bool) -> Iterator[Any]:
+    """The extensions of a file, which are read as far as they are used."""
+    if not stat.S_ISREG(os.stat(file).st_mode):  # noqa: PTH116  # reading a pipe or a device may never end
+        raise ValueError("it is a folder, a pipe or a device")
+    with open(file, "rb") as raw:
+        start = raw.read(len(_SIGNATURE))
+    if start.startswith(_GZIP):
+        with gzip.open(file) as packed:
+            content = packed.read(_MOST_UNPACKED + 1)
+        if len(content) > _MOST_UNPACKED:
+            raise ValueError(
+                f"it unpacks to more than {_MOST_UNPACKED >> 20} MiB; unpack it, or compress it as .fits.fz"
+            )
+        _check_signature(content[: len(_SIGNATURE)])
+        with fits.open(io.BytesIO(content), memmap=False, **options) as hdus:
+            yield hdus
+    else:
+        _check_signature(start)
+        with fits.open(file, memmap=False, **options) as hdus:  # memory maps cannot be scaled
+            yield hdus
+
+
+def _check_signature(start: bytes) -> None:
+    if start != _SIGNATURE:  # astropy would open what is packed twice, or a zip
+        raise ValueError(f"it is no FITS file, it begins with {start!r}" if start else "it is empty")
+
+
+class _Image:
+    """An extension with an image of one band or more, of which parts are read."""
+
+    def __init__(self, file: str, hdus: Any, wanted: int | str | None, layout: FitsLayout) -> None:
+        number, hdu = _find_image(hdus, wanted)
+        self._hdu = hdu
+        self.header = hdu.header.copy()  # astropy changes it when it has read data
+        shape = tuple(hdu.shape)
+        self._outer = 0  # axes of length 1 before those of the image, as radio telescopes have them
+        while len(shape) > 3 and shape[0] == 1:
+            self._outer, shape = self._outer + 1, shape[1:]
+        if len(shape) not in (2, 3) or min(shape) < 1:
+            raise ValueError(f"its image has the axes {shape}, expected two, or three with the bands")
+        if len(shape) == 2:
+            self.count, self._axis = 1, None
+        else:
+            self._axis = -1 if layout.bands_last else 0
+            self.count = shape[self._axis]
+            shape = shape[:-1] if layout.bands_last else shape[1:]
+        self.shape = (int(shape[0]), int(shape[1]))
+        if isinstance(hdu, fits.CompImageHDU):
+            with _open(file, disable_image_compression=True) as tables:
+                _check_tiles(tables[number], math.prod(hdu.tile_shape))
+        else:
+            self._check_size()
+
+    def __str__(self) -> str:
+        """Its size in words."""
+        return f"{self.shape[1]} x {self.shape[0]} pixels and {self.count} bands"
+
+    def _check_size(self) -> None:
+        """Compare what the header says with the file, before any memory is taken for it."""
+        where = self._hdu.fileinfo()
+        end, there = where["datLoc"] + self._hdu.size, where["file"].size
+        if end > there:
+            raise ValueError(f"it is truncated: its header tells of {end} bytes, it has {there}")
+
+    def read(self, plane: int, part: tuple[slice, slice]) -> NDArray[Any]:
+        """Fluxes of one band, scaled, in rows and columns."""
+        index: tuple[Any, ...] = part
+        if self._axis is not None:
+            index = (*part, plane) if self._axis == -1 else (plane, *part)
+        if part[0].start >= part[0].stop or part[1].start >= part[1].stop:
+            return np.empty((part[0].stop - part[0].start, part[1].stop - part[1].start))
+        return np.asarray(self._hdu.section[(*[0] * self._outer, *index)])
+
+
+def _check_tiles(table: Any, pixels: int) -> None:
+    """Refuse what astropy trusts: settings that crash it, and gzipped tiles that fill the memory."""
+    if not 1 <= pixels <= MAX_PIXELS:
+        raise ValueError(f"its tiles have {pixels} pixels, expected 1 to {MAX_PIXELS}")
+    for keyword, name in table.header["ZNAME*"].items():
+        size = table.header.get(keyword.replace("ZNAME", "ZVAL"))
+        if str(name).upper() == "BYTEPIX" and size not in (1, 2, 4, 8):
+            raise ValueError(f"its tiles are packed with BYTEPIX {size}, expected 1, 2, 4 or 8")
+    places = table.data.view(np.ndarray)  # length and start of each tile
+    gzipped = ["COMPRESSED_DATA"] if str(table.header.get("ZCMPTYPE")).startswith("GZIP") else []
+    for column in {*gzipped, "GZIP_COMPRESSED_DATA"} & set(places.dtype.names):
+        for row in np.flatnonzero(places[column][:, 0] > _SAFE_PACKED):
+            unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
+            unpacked = unpacker.decompress(table.data[column][row].tobytes(), 8 * pixels + 1)
+            if len(unpacked) > 8 * pixels or unpacker.unused_data:
+                raise ValueError(f"its tile {row} unpacks to more than its {pixels} pixels")
+
+
+def _find_image(hdus: Any, wanted: int | str | None) -> tuple[int, Any]:
+    """The extension of that number or name, or the first with an image; and its number."""
+    if isinstance(wanted, str):
+        wanted = wanted.upper()  # as astropy has all names
+    names = []
+    for number in range(_MOST_HDUS):
+        try:
+            hdu = hdus[number]
+        except IndexError:
+            break
+        names.append(f"{number} {hdu.name}".rstrip())
+        image = hdu.is_image and len(hdu.shape) >= 2
+        if image if wanted is None else wanted in (number, hdu.name):
+            if not image:
+                raise ValueError(f"its extension {wanted} holds no image")
+            return number, hdu
+    what = "an image" if wanted is None else f"the extension {wanted}"
+    raise ValueError(f"it has no extension with an image ({what} was looked for); it has {', '.join(names)}")
+
+
+def _band_names(primary: fits.Header, header: fits.Header, count: int) -> list[str]:
+    """Names of the planes of a cube, if a header gives them."""
+    for each in (header, primary):
+        together = str(each.get("BANDS", ""))
+        for names in (list(together), re.split(r"[,\s]+", together.strip())):
+            if len(names) == count:
+                return names
+        names = [str(each.get(f"BAND{number}", "")) for number in range(count)]
+        if all(names):
+            return names
+    return []
+
+
+def _choose(bands: Sequence[str], count: int, names: Sequence[str]) -> list[int]:
+    """Numbers of the planes, or the files, of these bands."""
+    if not bands:
+        if count not in (1, 3):
+            raise ValueError(f"it has {count} bands; say which are red, green and blue (--bands 3,1,0), or which one")
+        return [0] if count == 1 else [2, 1, 0]
+    chosen = []
+    for band in bands:
+        if band in names:
+            chosen.append(names.index(band))
+        elif band.isdecimal() and int(band) < count:
+            chosen.append(int(band))
+        else:
+            known = f"{', '.join(names)}, or " if names else ""
+            raise ValueError(f"it has no band {band!r}; it has {known}0 to {count - 1}")
+    return chosen
+
+
+def _find_zero_point(wanted: float | str | None, *headers: fits.Header) -> float | None:
+    if not isinstance(wanted, str):
+        return wanted
+    for header in headers:
+        value = header.get(wanted)
+        if isinstance(value, (int, float)) and math.isfinite(value) and abs(value) < 100:
+            return float(value)
+    raise ValueError(f"its header has no zero point {wanted}")
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
