@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from zoobot.cli import cutouts as cli
-from zoobot.data import cutouts as module
-from zoobot.data.cutouts import CutoutConfig, cutout_locations, make_cutouts
+from zoobot.cutouts import making as module
+from zoobot.cutouts.making import CutoutConfig, cutout_locations, make_cutouts
+from zoobot.cutouts.mosaics import open_mosaic
 from zoobot.data.fits_images import read_bands
-from zoobot.data.mosaics import open_mosaic
 from zoobot.errors import CatalogError, ImageError, SettingError
 
 SCALE = 0.3  # arcsec
@@ -513,7 +513,7 @@ def test_the_command_says_what_it_made(sky: tuple[Path, Path], tmp_path: Path) -
 
 MEMORY = """
 import resource, sys
-from zoobot.data.cutouts import CutoutConfig, make_cutouts
+from zoobot.cutouts.making import CutoutConfig, make_cutouts
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 make_cutouts(sys.argv[1], sys.argv[2], sys.argv[3], CutoutConfig(size_pixels=64, align=sys.argv[4]), workers=1)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

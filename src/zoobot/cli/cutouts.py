@@ -51,7 +51,7 @@ def cutouts(
 
         zoobot cutouts --mosaic 'tiles/*-r.fits.fz' --catalog sources.csv --save-dir places --size-pixels 128 --no-files
     """
-    from zoobot.data.cutouts import CutoutConfig, make_cutouts
+    from zoobot.cutouts.making import CutoutConfig, make_cutouts
 
     config = CutoutConfig(
         size_arcsec=size_arcsec,

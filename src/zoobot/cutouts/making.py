@@ -13,10 +13,10 @@ import pandas as pd
 from astropy.io import fits
 
 from zoobot import __version__
+from zoobot.cutouts.mosaics import find_mosaics, open_mosaic
+from zoobot.cutouts.pixels import Cutout, Source, cut
+from zoobot.cutouts.places import ALIGNMENTS, CutoutConfig, check_sources, place_sources
 from zoobot.data.catalog import catalog_fingerprint, read_catalog
-from zoobot.data.cutout_pixels import Cutout, Source, cut
-from zoobot.data.cutout_places import ALIGNMENTS, CutoutConfig, check_sources, place_sources
-from zoobot.data.mosaics import find_mosaics, open_mosaic
 from zoobot.data.tables import read_table
 from zoobot.errors import CatalogError, ImageError, SettingError
 from zoobot.files import claim_folder, replace_atomically

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.interpolate import RectBivariateSpline
 
-from zoobot.data.mosaics import Mosaic
+from zoobot.cutouts.mosaics import Mosaic
 from zoobot.errors import ImageError
 
 __all__ = ["Cutout", "Source", "cut"]
@@ -25,7 +25,7 @@ _STRIP = 2**21  # points interpolated at a time
 
 
 class Source(NamedTuple):
-    """A galaxy to cut out of a mosaic, with columns of :func:`zoobot.data.cutout_places.place_sources`."""
+    """A galaxy to cut out of a mosaic, with columns of :func:`zoobot.cutouts.places.place_sources`."""
 
     row: int
     name: str
@@ -54,7 +54,7 @@ Move = Callable[[Floats, Order], Floats]  # resamples a plane with splines of an
 
 
 def cut(mosaic: Mosaic, source: Source, *, align: str, zeros_are_bad: bool) -> Cutout:
-    """Cut one galaxy out; :class:`zoobot.data.cutouts.CutoutConfig` tells of the settings.
+    """Cut one galaxy out; :class:`zoobot.cutouts.making.CutoutConfig` tells of the settings.
 
     Raises:
         ImageError: the mosaic cannot be read there or has no good pixel, or the cutout has no place on it.

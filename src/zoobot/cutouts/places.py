@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from zoobot.data.mosaics import Mosaic, open_mosaic
+from zoobot.cutouts.mosaics import Mosaic, open_mosaic
 from zoobot.errors import CatalogError, SettingError
 
 __all__ = ["ALIGNMENTS", "CutoutConfig", "check_sources", "place_sources"]

@@ -1,0 +1,1 @@
+"""Cutouts of galaxies from large FITS mosaics."""
