@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint bench interop clean
+.PHONY: help setup demo test lint bench fuzz interop clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -34,6 +34,9 @@ TENSORFLOW_OPTION = $(if $(wildcard .venv-tensorflow/.ready),--tensorflow-python
 
 bench: $(READY) ## benchmarks, on a machine that does nothing else (about 15 minutes)
 	$(BIN)/python benchmarks/decoding.py $(IMAGES_OPTION)
+	$(BIN)/python benchmarks/decoding.py --file-format jpg
+	$(BIN)/python benchmarks/decoding.py --file-format fits
+	$(BIN)/python benchmarks/catalogs.py
 	$(BIN)/python benchmarks/creating_shards.py $(IMAGES_OPTION) $(TENSORFLOW_OPTION)
 	$(BIN)/python benchmarks/reading_shards.py $(IMAGES_OPTION) $(TENSORFLOW_OPTION)
 	$(BIN)/python benchmarks/losses.py
@@ -43,8 +46,15 @@ bench: $(READY) ## benchmarks, on a machine that does nothing else (about 15 min
 	$(BIN)/python benchmarks/simulating.py
 	$(BIN)/python benchmarks/scaling.py
 
+FUZZ_SECONDS ?= 600
+
+fuzz: $(READY) ## fuzz every parser of strangers' files, ten minutes each (installs atheris)
+	$(BIN)/pip install --quiet atheris
+	for parser in tree tfrecord catalog image fits; do $(BIN)/python tests/fuzzing/fuzz.py $$parser $(FUZZ_SECONDS) || exit 1; done
+	! find findings -type f | grep .
+
 interop: $(READY) ## TensorFlow's own parser reads our shards (installs TensorFlow in a venv of its own)
 	PYTHON=$(PYTHON) interop/run.sh
 
 clean: ## delete the environments and caches
-	rm -rf .venv .venv-* build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-* build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis findings

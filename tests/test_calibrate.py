@@ -18,7 +18,8 @@ from zoobot.estimators import checkpoint, define_model
 from zoobot.predictions.calibrate import calibrate
 from zoobot.predictions.calibration_file import load_calibration, save_calibration
 from zoobot.predictions.predict_on_images import predict
-from zoobot.stats.recalibration import Recalibration, fit_recalibration
+from zoobot.stats.calibration import measure_calibration
+from zoobot.stats.recalibration import Recalibration, cross_recalibrate, fit_recalibration
 
 
 @pytest.fixture(scope="module")
@@ -153,14 +154,19 @@ def read_concentrations_of(path, schema, kind, samples):
     return np.stack([table[names] for names in columns], axis=1)
 
 
-def test_a_mixture_has_one_recalibration_fitted_to_all_its_samples(mixture, models, new_galaxies, schema, tmp_path):
+def test_a_mixture_has_one_recalibration_fitted_to_all_its_samples_and_measured_on_the_other_half(
+    mixture, models, new_galaxies, schema, tmp_path
+):
     path = tmp_path / "p.parquet"
     predict(checkpoint_dir=[models[0], models[2]], catalog=new_galaxies, save_loc=path, n_samples=2)
     samples = read_concentrations_of(path, schema, "concentration", 4)
     votes = pd.read_csv(new_galaxies)[schema.label_cols]
-    expected = fit_recalibration(votes, samples, schema.question_index_groups)
+    groups = schema.question_index_groups
+    expected = fit_recalibration(votes, samples, groups)
     for name in ("scales", "exponents", "offsets"):
         np.testing.assert_allclose(getattr(mixture.recalibration, name), getattr(expected, name), rtol=0.01, atol=0.01)
+    _, halved = measure_calibration(votes, cross_recalibrate(votes, samples, groups), groups)
+    assert mixture.all_after.loss.value == pytest.approx(halved.loss.value, rel=1e-4)
     assert mixture.all_after.loss.value < mixture.all_before.loss.value
     assert not any((folder / checkpoint.CALIBRATION_NAME).exists() for folder in models)
 
@@ -183,7 +189,7 @@ def test_it_is_for_these_weights_samples_and_views(mixture, models, catalog, tmp
         with pytest.raises(ModelError, match=r"other weights \(2 models\).*without --calibration"):
             predict(checkpoint_dir=folders, **settings)
     for other in ({"n_samples": 4}, {"tta": "dihedral"}):
-        with pytest.raises(SettingError, match="was fitted with"):
+        with pytest.raises(SettingError, match=r"was fitted with.*without --calibration"):
             predict(checkpoint_dir=pair, **{**settings, **other})
     with pytest.raises(SettingError, match="exclude each other"):
         predict(checkpoint_dir=pair, **settings, recalibrate=False)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from astropy.table import Table
 
 from zoobot.data.catalog import catalog_fingerprint, read_catalog, sample_catalog, split_catalog
 from zoobot.data.tables import write_table
@@ -91,7 +92,8 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     )
     assert fault_lines(path) == [
         "- id_str: 1 missing (row 3); expected a name for each galaxy",
-        "- id_str: 1 with spaces at the ends (row 6: ' 6'); expected none, since FITS tables lose them",
+        "- id_str: 1 with spaces at the ends, or null characters (row 6: ' 6'); expected none, since FITS tables "
+        "lose them",
         "- id_str: 1 repeated: '1' (rows 1, 2); expected each once",
         "- file_loc: 1 missing (row 4); expected the path of an image",
         f"- file_loc: 1 of 6 files do not exist (row 5): {str(tmp_path / 'b.png')!r}; "
@@ -344,8 +346,37 @@ def test_the_fingerprint_is_the_same_on_every_machine(rows: int) -> None:
     assert catalog_fingerprint(catalog, ["id_str", "smooth"]) == expected.hexdigest()
 
 
+def test_columns_of_a_long_csv_have_one_type(tmp_path: Path) -> None:
+    # Long enough to be parsed in pieces, of which the last ones hold something else than the first.
+    rows = [f"{row},a.png,{row % 40},{row},{row}" for row in range(60_000)]
+    header = "id_str,file_loc,smooth,objid,name"
+    path = write_csv(tmp_path, *rows, f"x,a.png,3,{2**63 + 1},{2**70}", header=header)
+    catalog = read_catalog(path, ["smooth"], check_files=False)
+    assert catalog["objid"].tolist() == [*range(60_000), 2**63 + 1]
+    assert [int(name) for name in catalog["name"]] == [*range(60_000), 2**70]
+    assert catalog["smooth"].dtype == np.float32
+    path = write_csv(tmp_path, *rows, "x,a.png,three,1,blue", "y,a.png,-1,,", header=header)
+    assert fault_lines(path, ["smooth"], check_files=False) == [
+        "- votes: 1 non-numeric: 'smooth' (row 60001: three); expected a number",
+        "- votes: 1 negative: 'smooth' (row 60002: -1); expected 0 or more",
+    ]
+    catalog = read_catalog(path, check_files=False)
+    assert catalog["name"].tolist()[-3:-1] == ["59999", "blue"]
+
+
 @pytest.mark.parametrize(("name", "rows"), [("decals_rings", 183), ("gz2_kaggle", 5760)])
 def test_real_catalogs(shared_data: Path, name: str, rows: int) -> None:
     catalog = read_catalog(shared_data / name / "catalog.csv", ["ring"] if name == "decals_rings" else [])
     assert len(catalog) == rows
     assert Path(catalog["file_loc"][0]).is_file()
+
+
+def test_long_cells_are_cut_short_and_complex_votes_and_null_characters_are_faults(tmp_path):
+    table = pd.DataFrame({"id_str": ["a" * 10_000, "a" * 10_000, "b\0c"], "votes": ["x" * 10_000, "1", "2"]})
+    write_table(table, tmp_path / "c.parquet")
+    with pytest.raises(CatalogError, match="null characters") as caught:
+        read_catalog(tmp_path / "c.parquet", ["votes"], need_files=False)
+    assert len(str(caught.value)) < 1000
+    Table({"id_str": ["a", "b"], "votes": [1 + 2j, 3 + 0j]}).write(tmp_path / "c.fits")
+    with pytest.raises(CatalogError, match="non-numeric"):
+        read_catalog(tmp_path / "c.fits", ["votes"], need_files=False)

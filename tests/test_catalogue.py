@@ -5,11 +5,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from zoobot import schemas
 from zoobot.errors import SettingError
 from zoobot.predictions import catalogue
 from zoobot.predictions.catalogue import count_columns, make_catalogue
 from zoobot.predictions.evaluate import evaluate
 from zoobot.predictions.predict_on_images import PredictConfig, predict
+from zoobot.stats.trees import estimate_tree
 
 NAMES = ["a", "b", "c"]
 ALPHA = np.array(  # shape: round, flat; tilt, of the flat: upright, lying, unclear
@@ -23,13 +25,22 @@ ALPHA = np.array(  # shape: round, flat; tilt, of the flat: upright, lying, uncl
 
 
 def make(schema, **settings):
-    return make_catalogue(NAMES, NAMES, ALPHA, schema, **settings)
+    return make_catalogue(NAMES, NAMES, ALPHA, schema, bad_pixels=np.zeros(3, int), **settings)
 
 
 def test_the_number_of_columns_is_known_beforehand(schema):
     assert make(schema).shape[1] == count_columns(schema, 2)
     assert make(schema, keep_concentrations=False).shape[1] == count_columns(schema, 0)
     assert make(schema, uncertainty=True, raw=ALPHA).shape[1] == count_columns(schema, 4, uncertainty=True)
+
+
+def test_the_proportion_asked_is_the_mean_over_samples_along_the_whole_tree():
+    gz_decals, generator = schemas.load("gz_decals"), np.random.default_rng(0)
+    alpha = np.exp(generator.normal(0, 2, (3, 2, len(gz_decals.label_cols)))).astype(np.float32)
+    table = make_catalogue(NAMES, NAMES, alpha, gz_decals)
+    asked = table[[f"{name}_proportion_asked" for name in gz_decals.question_names]]
+    expected = estimate_tree(alpha, gz_decals, draws=100).proportions_asked.mean
+    np.testing.assert_allclose(asked, expected, rtol=1e-5)
 
 
 def test_more_of_the_posterior_changes_nothing_else_and_everything_is_read_as_before(schema):

@@ -4,6 +4,7 @@ import threading
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from zoobot.errors import SettingError
 from zoobot.stats import concentrations
@@ -73,7 +74,7 @@ def test_draws_have_the_mean_and_variance_of_a_dirichlet():
 GROUPS = ((0, 3), (4, 5), (6, 6))
 
 
-@pytest.mark.parametrize("size", [0.3, 5.0, 400.0])
+@pytest.mark.parametrize("size", [0.3, 5.0, 60.0])
 def test_rounded_votes_are_whole_near_and_add_up_to_the_rounded_total(size):
     votes = np.random.default_rng(0).gamma(0.7, size, (500, 7))
     rounded = concentrations.round_votes(votes, GROUPS)
@@ -99,12 +100,27 @@ def test_rounded_votes_by_hand():
     np.testing.assert_array_equal(concentrations.round_votes(votes, GROUPS), expected)
 
 
+def test_a_thousand_of_very_many_votes_have_the_distribution_of_a_thousand():
+    generator = np.random.default_rng(0)
+    votes = generator.multinomial(1500, generator.dirichlet([1, 1, 1], 2000))
+    first = concentrations.round_votes(votes, [(0, 2)])
+    assert (first.sum(axis=1) == 1000).all()
+    assert (first <= votes).all()
+    # the first of three uniform fractions is a Beta(1, 2)
+    assert stats.kstest(first[:, 0], stats.betabinom(1000, 1, 2).cdf).pvalue > 0.01
+    one = concentrations.round_votes([[400_000, 0, 600_000, 3, 4]], [(0, 2), (3, 4)])
+    assert one[0, [1, 3, 4]].tolist() == [0, 3, 4]
+    assert one[0, 0] == pytest.approx(400, abs=80)
+
+
 def test_votes_that_cannot_be_rounded_are_refused():
     assert concentrations.round_votes(np.ones((0, 7)), GROUPS).shape == (0, 7)
     with pytest.raises(SettingError, match=r"votes: got shape \(7,\), expected \(7, 7\)"):
         concentrations.round_votes(np.ones(7), GROUPS)
     with pytest.raises(SettingError, match="votes: got a negative, NaN"):
         concentrations.round_votes(np.full((1, 7), np.nan), GROUPS)
+    with pytest.raises(SettingError, match=r"votes: got 7e\+09 for a question"):
+        concentrations.round_votes([[3e9, 4e9]], [(0, 1)])
 
 
 def test_concentrations_too_large_for_logarithms_are_refused():

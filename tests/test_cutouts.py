@@ -442,7 +442,7 @@ def break_mosaic(folder: Path, how: str) -> Path:
         ("not of the sky", "its WCS is of WAVE and STOKES"),
         ("nonsense", "cannot read mosaic"),
         ("truncated", "it is truncated"),
-        ("no image", "it holds no image"),
+        ("no image", "it has no extension with an image"),
         ("gzipped", "gunzip"),
         ("no fits", "it is no FITS file"),
         ("missing", "is no file, folder with .fits, .fit, .fz, or pattern"),
@@ -455,7 +455,7 @@ def test_faulty_mosaics_are_refused(sky: tuple[Path, Path], tmp_path: Path, how:
 
 @pytest.mark.parametrize("hdu", [3, "SCI"])
 def test_a_missing_extension_is_told(sky: tuple[Path, Path], tmp_path: Path, hdu: int | str) -> None:
-    with pytest.raises(ImageError, match=rf"it has no extension {hdu} \(--hdu\); it has 0 PRIMARY"):
+    with pytest.raises(ImageError, match=rf"the extension {hdu} was looked for\); it has 0 PRIMARY"):
         make_cutouts(*sky, tmp_path / "c", CutoutConfig(size_pixels=9, hdu=hdu))
 
 

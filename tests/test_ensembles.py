@@ -11,11 +11,12 @@ from conftest import SIZE, make_model
 
 from zoobot import schemas
 from zoobot.data import tables
+from zoobot.data.catalog import read_catalog
 from zoobot.errors import PredictionError, SettingError
 from zoobot.estimators import checkpoint, define_model
 from zoobot.predictions.calibration_file import save_calibration
 from zoobot.predictions.catalogue import make_catalogue, make_friendly
-from zoobot.predictions.predict_on_images import PredictConfig, predict, predict_dataset
+from zoobot.predictions.predict_on_images import PredictConfig, open_images, predict, predict_dataset, predict_mixture
 from zoobot.schemas import Schema
 from zoobot.stats import dirichlet
 from zoobot.stats.recalibration import Recalibration
@@ -54,6 +55,17 @@ def test_an_ensemble_is_the_mixture_of_its_models_in_order(catalog, folders, sch
     groups = schema.question_index_groups
     mean = np.mean([dirichlet.expected_fractions(each, groups) for each in alone], axis=0)
     np.testing.assert_allclose(fractions, mean, rtol=1e-4)
+
+
+def test_an_image_that_any_model_could_not_read_has_a_fault(catalog, folders):
+    models = [checkpoint.load_model(folder) for folder in folders[:2]]
+    whole = read_catalog(catalog)
+    broken = whole.assign(file_loc=["gone.png", *whole["file_loc"][1:]])
+    for each in ([whole, broken], [broken, whole]):
+        datasets = [open_images(table, model) for table, model in zip(each, models, strict=True)]
+        drawn = predict_mixture(models, datasets, n_samples=1)
+        assert [bool(fault) for fault in drawn.faults] == [True] + [False] * 39
+        assert np.isnan(drawn.concentrations).any(axis=(1, 2)).tolist() == [True] + [False] * 39
 
 
 def test_dihedral_views_are_the_eight_of_the_square_and_the_first_is_the_image_itself(schema):
@@ -176,5 +188,11 @@ def test_the_friendly_table_is_written_beside(catalog, model_dir, tmp_path):
         assert set(table["shape"]) <= {"round", "flat"}
     with pytest.raises(PredictionError, match="friendly"):
         predict(checkpoint_dir=model_dir, catalog=catalog, save_loc=tmp_path / "q.parquet", friendly_loc=friendly)
-    with pytest.raises(SettingError, match="another table"):
-        predict(checkpoint_dir=model_dir, catalog=catalog, save_loc=tmp_path / "q.csv", friendly_loc=tmp_path / "q.csv")
+    for wrong in (
+        {"save_loc": tmp_path / "q.csv", "friendly_loc": tmp_path / "q.csv"},
+        {"save_loc": tmp_path / "q.csv", "friendly_loc": tmp_path / "q.failed.csv"},
+        {"save_loc": catalog},
+        {"save_loc": tmp_path / "q.csv", "friendly_loc": catalog},
+    ):
+        with pytest.raises(SettingError, match="another table"):
+            predict(checkpoint_dir=model_dir, catalog=catalog, overwrite=True, **wrong)

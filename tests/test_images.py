@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -282,6 +283,26 @@ def test_find_images(tmp_path: Path) -> None:
     ]
 
 
+def test_find_images_of_every_kind_of_fits(tmp_path: Path) -> None:
+    for name in ("d.fits", "c.FIT", "b.fits.gz", "a.fits.fz", "e.gz", "f.fz", "table.csv", ".g.fits"):
+        (tmp_path / name).touch()
+    names = [path.name for path in images.find_images(tmp_path, "fits")]
+    assert names == ["a.fits.fz", "b.fits.gz", "c.FIT", "d.fits"]
+    (tmp_path / "deep").mkdir()
+    with pytest.raises(
+        ImageError, match=r"expected files with \.fits or \.fit or \.fits\.gz or \.fits\.fz, found no files"
+    ):
+        images.find_images(tmp_path / "deep", "fits")
+
+
+def test_fits_under_another_name_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "really_fits.png"
+    fits.writeto(path, np.arange(16, dtype=np.float32).reshape(4, 4) + 1)
+    assert images.read_image(path, size=3, channels=1).shape == (3, 3, 1)
+    with pytest.raises(ImageError, match="neither PNG nor JPEG, it begins with b'SIMPLE"):
+        decode(path.read_bytes())
+
+
 def test_find_images_says_what_is_there_instead(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "a.fits").touch()
@@ -302,3 +323,21 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(ImageError, match="a pipe or a device"):
         images.read_image(tmp_path / "pipe.png")
+
+
+def test_a_progressive_jpeg_with_a_thousand_scans_is_refused() -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (64, 64)).save(buffer, "jpeg", progressive=True)
+    encoded = buffer.getvalue()
+    scan = encoded[encoded.rfind(b"\xff\xda") : -2]
+    assert images.decode_image(encoded, name="a").shape == (64, 64, 3)
+    with pytest.raises(ImageError, match="more than 100 scans"):
+        images.decode_image(encoded[:-2] + 1000 * scan + encoded[-2:], name="a")
+
+
+def test_every_reason_says_something() -> None:
+    palette = io.BytesIO()
+    Image.new("P", (4, 4)).save(palette, "png")
+    for broken in (palette.getvalue().replace(b"PLTE", b"PLTX"), b"\x89PNG\r\n\x1a\n" + bytes(40)):
+        with pytest.raises(ImageError, match=r"cannot read image a: [^<]+$"):
+            images.decode_image(broken, name="a")

@@ -209,6 +209,7 @@ def test_bad_settings_and_arrays():
         {"resamples": -1},
         {"credibility": 1.0},
         {"min_volunteers": -1},
+        {"min_volunteers": np.inf},
         {"min_share_asked": 1.1},
         {"draws": -1},
         {"seed": -1},
@@ -304,7 +305,15 @@ def test_the_command_has_the_defaults_of_python():
 def test_a_table_that_cannot_be_written_is_refused_before_the_work(tables):
     with pytest.raises(SettingError, match=r"m\.xlsx"):
         evaluate(tables / "p.parquet", tables / "c.csv", tables / "m.json", schema=SHAPES, table_loc=tables / "m.xlsx")
-    assert not (tables / "m.json").exists()
+    files = {name: tables / name for name in ("p.parquet", "c.csv", "m.json")}
+    for wrong in (
+        {"table_loc": files["c.csv"]},
+        {"roc_loc": tables / "x" / ".." / "p.parquet"},
+        {"table_loc": tables / "m.csv", "roc_loc": tables / "m.csv"},
+    ):
+        with pytest.raises(SettingError, match=r"_loc: got .* where another table is or goes"):
+            evaluate(*files.values(), schema=SHAPES, **wrong)
+    assert not files["m.json"].exists()
 
 
 def test_latex_escapes_names():

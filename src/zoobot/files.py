@@ -58,7 +58,9 @@ def claim_folder(folder: str | Path, marker: str, settings: Mapping[str, Any]) -
     folder, path = Path(folder), Path(folder) / marker
     if path.exists():
         try:
-            found = dict(json.loads(path.read_text(encoding="utf-8")))
+            found = dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+            if found is None:  # a pipe would be waited for
+                raise ValueError("it is no file")
         except (ValueError, TypeError) as error:
             raise SettingError(f"{path} cannot be read; delete {folder}, or choose another folder") from error
         wanted = json.loads(json.dumps(settings))  # lists for tuples, as they were written

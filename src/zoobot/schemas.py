@@ -46,6 +46,7 @@ _TREES = Path(__file__).with_name("trees")
 
 # Far above any real tree: a file from a stranger must not cost minutes or gigabytes before it is refused.
 _MAX_BYTES = 1_000_000
+_MAX_DOTS = 1_000  # in a line: reading a key of so many parts takes the square of their number
 _MAX_ANSWERS = 1_000
 _MAX_TEXT = 300
 _MAX_FAULTS = 30
@@ -338,6 +339,8 @@ def join(*schemas: Schema, name: str | None = None) -> Schema:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
+        if path.exists() and not path.is_file():  # reading a pipe may never end
+            raise ValueError("it is a folder, a pipe or a device")
         with open(path, "rb") as file:
             content = file.read(_MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
@@ -347,6 +350,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
         ) from None
     if len(content) > _MAX_BYTES:
         raise SchemaError(f"decision tree {path} is larger than {_MAX_BYTES:,} bytes; expected a TOML file")
+    if any(line.count(b".") > _MAX_DOTS for line in content.splitlines()):
+        raise SchemaError(f"decision tree {path} is not valid TOML: a line has more than {_MAX_DOTS:,} dots")
     try:
         return tomllib.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:

@@ -4,9 +4,8 @@ import functools
 import glob
 import math
 import re
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from numpy.typing import NDArray
 
+from zoobot.data.fits_files import QUIET, check_image, find_image, give_reason, open_fits
 from zoobot.errors import ImageError
 
 __all__ = ["Mosaic", "find_mosaics", "open_mosaic"]
@@ -69,8 +69,8 @@ class Mosaic:
 
     def __init__(self, path: Path, hdus: Any, hdu: int | str | None) -> None:
         self.path = path
-        self._image = _find_image(hdus, hdu)
-        _check_whole(self._image)
+        number, self._image = find_image(hdus, hdu)
+        check_image(str(path), number, self._image)
         self.header: fits.Header = self._image.header.copy()
         self.header.extend(hdus[0].header, strip=True, unique=True)  # bands and zero points may stand there
         self.shape: tuple[int, int] = self._image.shape[-2:]
@@ -190,50 +190,18 @@ def open_mosaic(path: Path, hdu: int | str | None) -> Iterator[Mosaic]:
     Raises:
         ImageError: it is missing, truncated, no FITS, compressed as a whole, or has no image or no WCS of the sky.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of headers that are not quite right, and distortions far from the image
+    with QUIET, ExitStack() as stack:
         try:
             _check_start(path)
             # uint: or sections of unsigned integers would come without their BLANK
-            hdus = fits.open(path, uint=False)
-        except Exception as error:
-            raise ImageError(f"cannot read mosaic {path}: {getattr(error, 'strerror', None) or error}") from error
-        with hdus:
-            try:
-                mosaic = Mosaic(path, hdus, hdu)
-            except Exception as error:  # of hostile headers astropy raises of everything
-                raise ImageError(f"cannot read mosaic {path}: {error or type(error).__name__}") from error
-            yield mosaic
+            hdus = stack.enter_context(open_fits(str(path), memmap=None, uint=False))
+            mosaic = Mosaic(path, hdus, hdu)
+        except Exception as error:  # of hostile headers astropy raises of everything
+            raise ImageError(f"cannot read mosaic {path}: {give_reason(error)}") from error
+        yield mosaic
 
 
 def _check_start(path: Path) -> None:
     with open(path, "rb") as file:
-        start = file.read(6)
-    if start[:2] == b"\x1f\x8b":
-        raise ValueError("it is compressed as a whole; unpack it with gunzip, or compress it by tiles with fpack")
-    if start != b"SIMPLE":
-        raise ValueError("it is no FITS file")
-
-
-def _find_image(hdus: Any, hdu: int | str | None) -> Any:
-    if hdu is None:
-        image = next((each for each in hdus if each.is_image and len(each.shape) >= 2), None)
-        if image is None:
-            raise ValueError("it holds no image")
-        return image
-    try:
-        image = hdus[hdu]
-    except (IndexError, KeyError) as error:
-        names = ", ".join(f"{number} {each.name}".rstrip() for number, each in enumerate(hdus))
-        raise ValueError(f"it has no extension {hdu} (--hdu); it has {names}") from error
-    if not image.is_image or len(image.shape) < 2:
-        raise ValueError(f"its extension {hdu} holds no image")
-    return image
-
-
-def _check_whole(image: Any) -> None:
-    """A memory map of what is not there would end the process, not raise."""
-    where = image.fileinfo()
-    end, there = where["datLoc"] + where["datSpan"], where["file"].size
-    if end - 2880 >= there:  # the last block may lack its padding
-        raise ValueError(f"it is truncated: its header tells of {end} bytes, it has {there}")
+        if file.read(2) == b"\x1f\x8b":
+            raise ValueError("it is compressed as a whole; unpack it with gunzip, or compress it by tiles with fpack")

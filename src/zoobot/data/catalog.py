@@ -21,6 +21,7 @@ from zoobot.errors import CatalogError, SettingError
 
 __all__ = ["catalog_fingerprint", "read_catalog", "sample_catalog", "split_catalog"]
 
+_LONGEST_SHOWN = 60  # characters
 _EXPECTED_VOTES = {
     "missing": "a number, 0 where nobody voted",
     "non-numeric": "a number",
@@ -174,6 +175,12 @@ def _listed(items: Iterable[object], total: int, shown: int = 5) -> str:
     return text + (f" and {total - shown:,} more" if total > shown else "")
 
 
+def _shorten(value: object) -> str:
+    """Text of a cell for a message; some hold megabytes."""
+    text = str(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+
 def _rows(bad: NDArray[np.bool_]) -> str:
     rows = np.flatnonzero(bad) + 1
     return f"row{'s' if len(rows) > 1 else ''} {_listed(rows, len(rows))}"
@@ -183,13 +190,13 @@ def _column_faults(frame: pd.DataFrame, wanted: Sequence[str], label_cols: Seque
     missing = [name for name in wanted if name not in frame]
     if not missing:
         return []
-    others = [str(name) for name in frame.columns if name not in wanted]
+    others = [_shorten(name) for name in frame.columns if name not in wanted]
 
     def describe(name: str) -> str:
         close = difflib.get_close_matches(name, others, n=1)
         return f"{name!r} (is it {close[0]!r}?)" if close else repr(name)
 
-    there = _listed((repr(name) for name in frame.columns), frame.shape[1], 8)
+    there = _listed((repr(_shorten(name)) for name in frame.columns), frame.shape[1], 8)
     fix = "rename columns" + (" or choose another schema (--schema)" if set(missing).intersection(label_cols) else "")
     return [f"missing columns: {_listed(map(describe, missing), len(missing), 8)}; the table has {there}; {fix}"]
 
@@ -200,16 +207,17 @@ def _id_faults(ids: "pd.Series[str]") -> list[str]:
     empty = (stripped == "").to_numpy(dtype=bool)
     if empty.any():
         faults.append(f"id_str: {empty.sum():,} missing ({_rows(empty)}); expected a name for each galaxy")
-    padded = (stripped != ids).to_numpy(dtype=bool) & ~empty
+    padded = ((stripped != ids) | ids.str.contains("\0", regex=False)).to_numpy(dtype=bool) & ~empty
     if padded.any():
+        first = _shorten(ids[padded].iloc[0])
         faults.append(
-            f"id_str: {padded.sum():,} with spaces at the ends ({_rows(padded)}: {ids[padded].iloc[0]!r}); "
+            f"id_str: {padded.sum():,} with spaces at the ends, or null characters ({_rows(padded)}: {first!r}); "
             f"expected none, since FITS tables lose them"
         )
     repeated = ids.duplicated(keep=False).to_numpy() & ~empty
     if repeated.any():
         names = ids[repeated].unique()
-        where = (f"{name!r} ({_rows((ids == name).to_numpy(dtype=bool))})" for name in names)
+        where = (f"{_shorten(name)!r} ({_rows((ids == name).to_numpy(dtype=bool))})" for name in names)
         faults.append(f"id_str: {len(names):,} repeated: {_listed(where, len(names))}; expected each once")
     return faults
 
@@ -229,7 +237,7 @@ def _take_votes(frame: pd.DataFrame, names: list[str]) -> list[str]:
         for kind, bad in zip(_EXPECTED_VOTES, masks, strict=True):
             if bad.any():
                 counts[kind] += int(bad.sum())
-                found[kind].append(f"{name!r} ({_rows(bad)}: {frame[name][bad].iloc[0]})")
+                found[kind].append(f"{name!r} ({_rows(bad)}: {_shorten(frame[name][bad].iloc[0])})")
     return [
         f"votes: {counts[kind]:,} {kind}: {_listed(found[kind], len(found[kind]))}; expected {expected}"
         for kind, expected in _EXPECTED_VOTES.items()
@@ -239,7 +247,7 @@ def _take_votes(frame: pd.DataFrame, names: list[str]) -> list[str]:
 
 def _as_numbers(column: "pd.Series[Any]") -> NDArray[np.float64]:
     """Return float64, NaN for what is no number."""
-    if not pd.api.types.is_numeric_dtype(column.dtype):
+    if pd.api.types.is_complex_dtype(column.dtype) or not pd.api.types.is_numeric_dtype(column.dtype):
         column = pd.to_numeric(column.astype(str), errors="coerce")
     values: NDArray[Any] = column.to_numpy(dtype=np.float64, na_value=np.nan)
     return values

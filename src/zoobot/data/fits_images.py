@@ -1,17 +1,9 @@
 """FITS images: any extension, 2-D or cubes, compressed or not, one file or one for each band, to fluxes of bands."""
 
-import gzip
-import io
 import json
 import math
-import os
 import re
-import stat
-import threading
-import warnings
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,21 +12,17 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from zoobot.data.band_files import split_files
+from zoobot.data.band_files import split_files, split_section
+from zoobot.data.fits_files import QUIET, check_image, find_image, give_reason, open_fits
 from zoobot.data.limits import MAX_PIXELS
 from zoobot.data.stretch import HIGHEST_FLUX, STRETCHES, Stretch
 from zoobot.errors import ImageError, SettingError
 
-__all__ = ["FITS_SUFFIXES", "FitsConfig", "FitsLayout", "is_fits", "looks_like_fits", "read_bands"]
+__all__ = ["FITS_SUFFIXES", "FitsConfig", "FitsLayout", "looks_like_fits", "read_bands"]
 
 FITS_SUFFIXES = (".fits", ".fit", ".fits.gz", ".fits.fz")
 
-_SIGNATURE = b"SIMPLE  ="
-_GZIP = b"\x1f\x8b"
-_SECTION = re.compile(r"(?P<file>.+)\[(?P<x>-?\d+:-?\d+),(?P<y>-?\d+:-?\d+)\]$", re.DOTALL)
-_MOST_HDUS = 1000
-_MOST_UNPACKED = 2**28  # bytes
-_SAFE_PACKED = _MOST_UNPACKED // 1032  # gzip makes at most that much less of anything
+_READ_TOGETHER = 3  # compressed bands: astropy takes long to begin, and tiles may go across bands
 
 
 @dataclass(frozen=True)
@@ -129,26 +117,16 @@ def looks_like_fits(file_loc: str) -> bool:
     >>> [looks_like_fits(name) for name in ("a.fits.fz", "a.fits[1:9,1:9]", "a-{g,r}.fits", "a.png")]
     [True, True, True, False]
     """
-    found = _SECTION.fullmatch(file_loc)
-    return (found["file"] if found else file_loc).lower().endswith(FITS_SUFFIXES)
-
-
-def is_fits(start: bytes) -> bool:
-    """Say whether a file that starts with these bytes is FITS, or gzipped, as of images only FITS is.
-
-    >>> is_fits(b"SIMPLE  =                    T"), is_fits(b"GIF89a")
-    (True, False)
-    """
-    return start.startswith((_SIGNATURE, _GZIP))
+    return split_section(file_loc)[0].lower().endswith(FITS_SUFFIXES)
 
 
 def read_bands(file_loc: str | Path, layout: FitsLayout | None = None) -> NDArray[np.float32]:
     """Read the fluxes of one or three bands; those of three are in the order red, green, blue.
 
-    Integers are scaled by BSCALE and BZERO. Tile-compressed (``.fits.fz``) and gzipped files are unpacked. The name
-    may end with a section as CFITSIO has it, ``mosaic.fits[11:60,1:50]``: columns, then rows, from 1 and inclusive,
-    of which nothing else is read; what lies beyond the edges is bad. It may name single-band files with braces, as
-    ``12-{g,r,z}.fits``.
+    Integers are scaled by BSCALE and BZERO. Gzipped files and tile-compressed ones (``.fits.fz``) are unpacked, but not
+    those of HCOMPRESS and PLIO, which crash the process where they are damaged. The name may end with a section as
+    CFITSIO has it, ``mosaic.fits[11:60,1:50]``: columns, then rows, from 1 and inclusive, of which nothing else is
+    read; what lies beyond the edges is bad. It may name single-band files with braces, as ``12-{g,r,z}.fits``.
 
     Args:
         file_loc: the file or files.
@@ -165,15 +143,13 @@ def read_bands(file_loc: str | Path, layout: FitsLayout | None = None) -> NDArra
     layout = layout or FitsLayout()
     text = str(file_loc)
     try:
-        section = None if Path(text).exists() else _SECTION.fullmatch(text)
-        name = section["file"] if section else text
-        window = _parse_window(section["x"], section["y"]) if section else None
+        name, section = (text, "") if Path(text).exists() else split_section(text)
+        window = _parse_window(section) if section else None
         files = [name] if Path(name).exists() else split_files(name)
-        with _QUIET, np.errstate(all="ignore"):
+        with QUIET, np.errstate(all="ignore"):
             bands = _read_files(files, layout, window) if len(files) > 1 else _read_cube(name, layout, window)
     except Exception as error:  # of hostile files astropy raises of everything
-        raise ImageError(f"cannot read image {text}: {_reason(error)}") from error
-    bands[~(np.abs(bands) < HIGHEST_FLUX)] = np.nan
+        raise ImageError(f"cannot read image {text}: {give_reason(error)}") from error
     if np.isnan(bands).all():
         raise ImageError(f"cannot read image {text}: it has no good pixel in the bands that are used")
     return bands
@@ -200,39 +176,9 @@ class _Window:
         return (source[0], source[1]), (target[0], target[1])
 
 
-def _parse_window(columns: str, rows: str) -> _Window:
-    (left, right), (bottom, top) = (map(int, part.split(":")) for part in (columns, rows))
+def _parse_window(section: str) -> _Window:
+    (left, right), (bottom, top) = (map(int, part.split(":")) for part in section.strip("[]").split(","))
     return _Window((bottom - 1, top), (left - 1, right))
-
-
-class _Quiet:
-    """Ignores warnings while any thread reads: what astropy warns of is either harmless or found out here.
-
-    ``catch_warnings`` of several threads, left in another order than entered, would ignore them for ever.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._readers = 0
-
-    def __enter__(self) -> None:
-        """Begin to read."""
-        with self._lock:
-            if not self._readers:
-                self._caught = warnings.catch_warnings()
-                self._caught.__enter__()
-                warnings.simplefilter("ignore")
-            self._readers += 1
-
-    def __exit__(self, *_: object) -> None:
-        """The last one to end restores."""
-        with self._lock:
-            self._readers -= 1
-            if not self._readers:
-                self._caught.__exit__(None, None, None)
-
-
-_QUIET = _Quiet()
 
 
 def _read_files(files: Sequence[str], layout: FitsLayout, window: _Window | None) -> NDArray[np.float32]:
@@ -248,7 +194,7 @@ def _read_files(files: Sequence[str], layout: FitsLayout, window: _Window | None
         try:
             bands.append(_read_cube(files[number], single, window))
         except Exception as error:
-            raise ValueError(f"{Path(files[number]).name}: {_reason(error)}") from error
+            raise ValueError(f"{Path(files[number]).name}: {give_reason(error)}") from error
     if any(len(band) != 1 for band in bands):
         raise ValueError("each file of several must hold one band")
     if len({band.shape for band in bands}) > 1:
@@ -271,7 +217,7 @@ def _short_names(files: Sequence[str]) -> list[str]:
 
 def _read_cube(file: str, layout: FitsLayout, window: _Window | None) -> NDArray[np.float32]:
     """Bands of one file, 2-D or a cube."""
-    with _open(file) as hdus:
+    with open_fits(file) as hdus:
         image = _Image(file, hdus, layout.hdu, layout)
         mask = None if layout.mask_hdu is None else _Image(file, hdus, layout.mask_hdu, layout)
         if mask and (mask.shape != image.shape or mask.count not in (1, image.count)):
@@ -280,55 +226,30 @@ def _read_cube(file: str, layout: FitsLayout, window: _Window | None) -> NDArray
         window = window or _Window((0, image.shape[0]), (0, image.shape[1]))
         source, target = window.clip(image.shape)
         bands = np.full((len(planes), *window.shape), np.nan, np.float32)
+        zero_point = _find_zero_point(layout.zero_point, image.header, hdus[0].header)
         for band, plane in zip(bands, planes, strict=True):
             values = image.read(plane, source).astype(np.float32)
+            if zero_point is not None:
+                values *= np.float32(10 ** (0.4 * (22.5 - zero_point)))
+            bad = ~(np.abs(values) < HIGHEST_FLUX)  # NaN is not less
             if layout.zeros_are_bad and image.header["BITPIX"] < 0:
-                values[values == 0] = np.nan
+                bad |= values == 0
             if mask:
-                values[mask.read(plane if mask.count > 1 else 0, source) != 0] = np.nan
+                bad |= mask.read(plane if mask.count > 1 else 0, source) != 0
+            values[bad] = np.nan
             band[target] = values
-        zero_point = _find_zero_point(layout.zero_point, image.header, hdus[0].header)
-    if zero_point is not None:
-        bands *= np.float32(10 ** (0.4 * (22.5 - zero_point)))
     return bands
-
-
-@contextmanager
-def _open(file: str, **options: bool) -> Iterator[Any]:
-    """The extensions of a file, which are read as far as they are used."""
-    if not stat.S_ISREG(os.stat(file).st_mode):  # noqa: PTH116  # reading a pipe or a device may never end
-        raise ValueError("it is a folder, a pipe or a device")
-    with open(file, "rb") as raw:
-        start = raw.read(len(_SIGNATURE))
-    if start.startswith(_GZIP):
-        with gzip.open(file) as packed:
-            content = packed.read(_MOST_UNPACKED + 1)
-        if len(content) > _MOST_UNPACKED:
-            raise ValueError(
-                f"it unpacks to more than {_MOST_UNPACKED >> 20} MiB; unpack it, or compress it as .fits.fz"
-            )
-        _check_signature(content[: len(_SIGNATURE)])
-        with fits.open(io.BytesIO(content), memmap=False, **options) as hdus:
-            yield hdus
-    else:
-        _check_signature(start)
-        with fits.open(file, memmap=False, **options) as hdus:  # memory maps cannot be scaled
-            yield hdus
-
-
-def _check_signature(start: bytes) -> None:
-    if start != _SIGNATURE:  # astropy would open what is packed twice, or a zip
-        raise ValueError(f"it is no FITS file, it begins with {start!r}" if start else "it is empty")
 
 
 class _Image:
     """An extension with an image of one band or more, of which parts are read."""
 
     def __init__(self, file: str, hdus: Any, wanted: int | str | None, layout: FitsLayout) -> None:
-        number, hdu = _find_image(hdus, wanted)
+        number, hdu = find_image(hdus, wanted)
         self._hdu = hdu
         self.header = hdu.header.copy()  # astropy changes it when it has read data
         shape = tuple(hdu.shape)
+        self._cube: NDArray[Any] | None = None
         self._outer = 0  # axes of length 1 before those of the image, as radio telescopes have them
         while len(shape) > 3 and shape[0] == 1:
             self._outer, shape = self._outer + 1, shape[1:]
@@ -341,69 +262,27 @@ class _Image:
             self.count = shape[self._axis]
             shape = shape[:-1] if layout.bands_last else shape[1:]
         self.shape = (int(shape[0]), int(shape[1]))
-        if isinstance(hdu, fits.CompImageHDU):
-            with _open(file, disable_image_compression=True) as tables:
-                _check_tiles(tables[number], math.prod(hdu.tile_shape))
-        else:
-            self._check_size()
+        check_image(file, number, hdu)
 
     def __str__(self) -> str:
         """Its size in words."""
         return f"{self.shape[1]} x {self.shape[0]} pixels and {self.count} bands"
 
-    def _check_size(self) -> None:
-        """Compare what the header says with the file, before any memory is taken for it."""
-        where = self._hdu.fileinfo()
-        end, there = where["datLoc"] + self._hdu.size, where["file"].size
-        if end > there:
-            raise ValueError(f"it is truncated: its header tells of {end} bytes, it has {there}")
-
     def read(self, plane: int, part: tuple[slice, slice]) -> NDArray[Any]:
         """Fluxes of one band, scaled, in rows and columns."""
-        index: tuple[Any, ...] = part
-        if self._axis is not None:
-            index = (*part, plane) if self._axis == -1 else (plane, *part)
         if part[0].start >= part[0].stop or part[1].start >= part[1].stop:
             return np.empty((part[0].stop - part[0].start, part[1].stop - part[1].start))
+        if self._axis is None:
+            return self._read_section(part)
+        if self.count > _READ_TOGETHER or not isinstance(self._hdu, fits.CompImageHDU):
+            return self._read_section((*part, plane) if self._axis == -1 else (plane, *part))
+        if self._cube is None:
+            every = slice(0, self.count)
+            self._cube = self._read_section((*part, every) if self._axis == -1 else (every, *part))
+        return np.asarray(self._cube.take(plane, axis=self._axis))
+
+    def _read_section(self, index: tuple[Any, ...]) -> NDArray[Any]:
         return np.asarray(self._hdu.section[(*[0] * self._outer, *index)])
-
-
-def _check_tiles(table: Any, pixels: int) -> None:
-    """Refuse what astropy trusts: settings that crash it, and gzipped tiles that fill the memory."""
-    if not 1 <= pixels <= MAX_PIXELS:
-        raise ValueError(f"its tiles have {pixels} pixels, expected 1 to {MAX_PIXELS}")
-    for keyword, name in table.header["ZNAME*"].items():
-        size = table.header.get(keyword.replace("ZNAME", "ZVAL"))
-        if str(name).upper() == "BYTEPIX" and size not in (1, 2, 4, 8):
-            raise ValueError(f"its tiles are packed with BYTEPIX {size}, expected 1, 2, 4 or 8")
-    places = table.data.view(np.ndarray)  # length and start of each tile
-    gzipped = ["COMPRESSED_DATA"] if str(table.header.get("ZCMPTYPE")).startswith("GZIP") else []
-    for column in {*gzipped, "GZIP_COMPRESSED_DATA"} & set(places.dtype.names):
-        for row in np.flatnonzero(places[column][:, 0] > _SAFE_PACKED):
-            unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
-            unpacked = unpacker.decompress(table.data[column][row].tobytes(), 8 * pixels + 1)
-            if len(unpacked) > 8 * pixels or unpacker.unused_data:
-                raise ValueError(f"its tile {row} unpacks to more than its {pixels} pixels")
-
-
-def _find_image(hdus: Any, wanted: int | str | None) -> tuple[int, Any]:
-    """The extension of that number or name, or the first with an image; and its number."""
-    if isinstance(wanted, str):
-        wanted = wanted.upper()  # as astropy has all names
-    names = []
-    for number in range(_MOST_HDUS):
-        try:
-            hdu = hdus[number]
-        except IndexError:
-            break
-        names.append(f"{number} {hdu.name}".rstrip())
-        image = hdu.is_image and len(hdu.shape) >= 2
-        if image if wanted is None else wanted in (number, hdu.name):
-            if not image:
-                raise ValueError(f"its extension {wanted} holds no image")
-            return number, hdu
-    what = "an image" if wanted is None else f"the extension {wanted}"
-    raise ValueError(f"it has no extension with an image ({what} was looked for); it has {', '.join(names)}")
 
 
 def _band_names(primary: fits.Header, header: fits.Header, count: int) -> list[str]:
@@ -413,9 +292,11 @@ def _band_names(primary: fits.Header, header: fits.Header, count: int) -> list[s
         for names in (list(together), re.split(r"[,\s]+", together.strip())):
             if len(names) == count:
                 return names
-        names = [str(each.get(f"BAND{number}", "")) for number in range(count)]
-        if all(names):
-            return names
+        found: list[str] = []
+        while len(found) < count and (name := str(each.get(f"BAND{len(found)}", ""))):  # a header may tell of 10^18
+            found.append(name)
+        if len(found) == count:
+            return found
     return []
 
 
@@ -445,7 +326,3 @@ def _find_zero_point(wanted: float | str | None, *headers: fits.Header) -> float
         if isinstance(value, (int, float)) and math.isfinite(value) and abs(value) < 100:
             return float(value)
     raise ValueError(f"its header has no zero point {wanted}")
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -20,11 +20,12 @@ import kornia_rs.io
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from zoobot.data import fits_images
 from zoobot.data.band_files import split_files
-from zoobot.data.fits_images import FITS_SUFFIXES, FitsConfig, is_fits
+from zoobot.data.fits_files import give_reason, is_fits
+from zoobot.data.fits_images import FITS_SUFFIXES, FitsConfig
 from zoobot.data.limits import MAX_PIXELS
 from zoobot.data.stretch import apply_stretch
 from zoobot.errors import ImageError, SettingError
@@ -39,6 +40,7 @@ _SUFFIXES = {
     "jpeg": (".jpg", ".jpeg"),
     "fits": FITS_SUFFIXES,
 }
+_JPEG_SCAN, _MOST_SCANS = b"\xff\xda", 100  # a progressive JPEG has some ten
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_MODES = {0: "mono", 2: "rgb", 6: "rgba"}  # colour type of the header -> kornia_rs's word for it
 
@@ -131,7 +133,7 @@ def decode_image(
     try:
         pixels = _square(_decode(encoded, size), fit)
     except Exception as error:  # every library raises its own, some the bare Exception
-        raise ImageError(f"cannot read image {name}: {error or type(error).__name__}") from error
+        raise ImageError(f"cannot read image {name}: {give_reason(error)}") from error
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         pixels = _on_black(pixels)
     return _finish(pixels, size, channels)
@@ -265,7 +267,10 @@ def _decode_png(encoded: bytes) -> NDArray[np.uint8]:
     mode = _PNG_MODES.get(colour_type)
     if mode and depth == 16:
         samples = kornia_rs.io.decode_image_png_u16(encoded, (height, width), mode)
-        return _as_uint8((samples.astype(np.uint32) * 255 + 32895) >> 16)  # is round(samples / 257)
+        pixels = np.empty(samples.shape, np.uint8)
+        for row, wide in enumerate(samples):  # by rows, as whole it would take six times the memory
+            pixels[row] = (wide.astype(np.uint32) * 255 + 32895) >> 16  # is round(wide / 257)
+        return pixels
     if mode and depth == 8 and b"tRNS" not in encoded[: encoded.find(b"IDAT")]:  # a colour that is transparent
         return _as_uint8(kornia_rs.io.decode_image_png_u8(encoded, (height, width), mode))
     if b"IEND" not in encoded[-4096:]:  # Pillow may not mind
@@ -276,6 +281,8 @@ def _decode_png(encoded: bytes) -> NDArray[np.uint8]:
 def _decode_jpeg(encoded: bytes, size: int | None) -> NDArray[np.uint8]:
     height, width, colorspace, _ = simplejpeg.decode_jpeg_header(encoded)
     _check_pixels(int(height), int(width))
+    if encoded.count(_JPEG_SCAN) > _MOST_SCANS:  # each takes as long as the whole image
+        raise ValueError(f"it has more than {_MOST_SCANS} scans")
     if colorspace in ("CMYK", "YCCK"):
         simplejpeg.decode_jpeg(encoded, colorspace="CMYK")  # for its errors: Pillow lets damage pass
         return _decode_with_pillow(encoded)
@@ -286,7 +293,11 @@ def _decode_jpeg(encoded: bytes, size: int | None) -> NDArray[np.uint8]:
 
 
 def _decode_with_pillow(encoded: bytes) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG")) as image:
+    try:
+        opened = Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG"))
+    except UnidentifiedImageError as error:  # its message tells of an object in memory
+        raise ValueError("its header is damaged") from error
+    with opened as image:
         if image.has_transparency_data:
             return np.asarray(image.convert("RGBA"))
         return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))

@@ -77,8 +77,6 @@ class ShardDataset(Dataset[Batch]):
         self.label_cols = _common_labels(tables, self.files) if label_cols is None else list(label_cols)
         self.id_str: list[str] = [name for table in tables for name in table["id_str"].to_pylist()]
         self.votes = np.concatenate([_votes(t, f, self.label_cols) for t, f in zip(tables, self.files, strict=True)])
-        if label_cols is not None:  # else they may be anything, coordinates too
-            self._check_votes()
         self._file = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
         self._start = _column(tables, "start")
         self._end = _column(tables, "end")
@@ -87,6 +85,8 @@ class ShardDataset(Dataset[Batch]):
         self._maps: collections.OrderedDict[int, torch.Tensor] = collections.OrderedDict()
         self._buffers = BufferPool()
         self.image_shape = self._find_shape(tables, size, channels)
+        if label_cols is not None:  # else they may be anything, coordinates too
+            self._check_votes()
 
     def __len__(self) -> int:
         """The number of galaxies."""

@@ -16,6 +16,7 @@ the pixels lie, so that they can be gathered from a memory map without a copy. F
 length is checked against what holds it before anything is read.
 """
 
+import contextlib
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -189,37 +190,53 @@ def scan_example(buffer: Buffer, start: int = 0, end: int | None = None) -> dict
     """
     features: dict[str, Feature] = {}
     view = buffer.data  # indexing it gives plain integers, faster than an array's
-    try:
+    with _telling_faults():
         for content in _submessages(view, start, len(buffer) if end is None else end, 1):
             for entry in _submessages(view, *content, 1):
                 name, feature = _scan_entry(view, *entry)
                 if feature is not None:
                     features[name] = feature
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ShardError(f"not a tf.train.Example: {error}") from error
     return features
 
 
 def read_floats(buffer: Buffer, feature: Feature) -> NDArray[np.float32]:
-    """The values of a feature of floats."""
+    """The values of a feature of floats.
+
+    Raises:
+        ShardError: it is of another kind, or corrupt.
+    """
     _expect_kind(feature, "float")
     view = buffer.data
-    parts = [view[a:b] for field, a, b in _fields(view, feature.start, feature.end) if field == 1]
-    if any(len(part) % 4 for part in parts):
-        raise ShardError("not a tf.train.Example: a list of floats is not a whole number of them")
+    with _telling_faults():
+        parts = [view[a:b] for a, b in _submessages(view, feature.start, feature.end, 1)]
+        if any(len(part) % 4 for part in parts):
+            raise ValueError("a list of floats is not a whole number of them")
     return np.frombuffer(b"".join(parts), "<f4").astype(np.float32)
 
 
 def read_integers(buffer: Buffer, feature: Feature) -> list[int]:
-    """The values of a feature of integers."""
+    """The values of a feature of integers.
+
+    Raises:
+        ShardError: it is of another kind, or corrupt.
+    """
     _expect_kind(feature, "int64")
     view = buffer.data
     values = []
-    for _, position, end in _fields(view, feature.start, feature.end):
-        while position < end:
-            value, position = _varint(view, position, end)
-            values.append(value - (1 << 64) if value >> 63 else value)
+    with _telling_faults():
+        for position, end in _submessages(view, feature.start, feature.end, 1):
+            while position < end:
+                value, position = _varint(view, position, end)
+                values.append(value - (1 << 64) if value >> 63 else value)
     return values
+
+
+@contextlib.contextmanager
+def _telling_faults() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:  # of UTF-8, too
+        raise ShardError(f"not a tf.train.Example: {error}") from error
 
 
 def _expect_kind(feature: Feature, kind: Kind) -> None:

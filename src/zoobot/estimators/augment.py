@@ -12,7 +12,7 @@ from zoobot.errors import ModelError, SettingError
 
 __all__ = ["PREPROCESSES", "Augment", "AugmentConfig", "check_images", "register_preprocess", "warp"]
 
-_LARGEST = 65_536  # no size or count of a model is larger; a damaged file's may be
+_LARGEST = 8_192  # no size or count of a model is larger; a damaged file's may be
 _CPU_CHUNK = 8  # images at a time on a CPU: their floats stay in its cache, which halves the time at 300 pixels
 
 

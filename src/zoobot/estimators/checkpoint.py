@@ -1,6 +1,7 @@
 """The model folder: ``config.json``, ``model.safetensors`` and a model card; nothing in it is pickled."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -26,8 +27,16 @@ CALIBRATION_NAME = "calibration.json"
 
 _FORMAT = 1
 _CONFIG, _WEIGHTS, _CARD = "config.json", "model.safetensors", "MODEL_CARD.md"
-_KEYS = ("format", "model", "schema", "weights_sha256", "versions", "metadata")
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "format": int,
+    "model": dict,
+    "schema": (dict, type(None)),
+    "weights_sha256": str,
+    "versions": dict,
+    "metadata": dict,
+}
 _SHOWN = 5  # faulty tensors named in a message
+_LONGEST = 300  # letters of a line of it
 
 
 def save_model(model: Model, folder: str | Path, metadata: Mapping[str, Any] | None = None) -> None:
@@ -118,7 +127,7 @@ def load_config(folder: str | Path) -> dict[str, Any]:
     if not path.parent.is_dir():
         raise ModelError(f"model folder: {folder} does not exist, expected a folder written by training")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(_read(path).decode())
     except FileNotFoundError:
         raise ModelError(f"model folder: {folder} has no {_CONFIG}, expected a folder written by training") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -127,12 +136,21 @@ def load_config(folder: str | Path) -> dict[str, Any]:
         raise ModelError(f"{path}: not the config of a Zoobot model: it has no format")
     if config["format"] != _FORMAT:
         raise ModelError(
-            f"{path}: got format {config['format']!r}, expected {_FORMAT}: it needs another version of zoobot"
+            f"{path}: got format {str(config['format'])[:20]}, expected {_FORMAT}: it needs another version of zoobot"
         )
-    missing = [key for key in _KEYS if key not in config]
+    missing = [key for key in _KINDS if key not in config]
     if missing:
         raise ModelError(f"{path}: lacks {', '.join(missing)}: save or fetch the model again")
+    wrong = [key for key, kind in _KINDS.items() if not isinstance(config[key], kind)]
+    if wrong:
+        raise ModelError(f"{path}: holds something else as {', '.join(wrong)}: save or fetch the model again")
     return config
+
+
+def _read(path: Path) -> bytes:
+    if path.exists() and not path.is_file():  # reading a pipe may never end
+        raise OSError(errno.EINVAL, "it is a folder, a pipe or a device")
+    return path.read_bytes()
 
 
 def update_metadata(folder: str | Path, facts: Mapping[str, Any]) -> None:
@@ -166,6 +184,7 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Model:
         _check_weights(path, sketch, weights)
     model = _build(Path(folder), config)
     _check_weights(path, model, weights)
+    _check_values(path, model, weights)
     model.load_state_dict(weights)
     return model.to(device).eval()
 
@@ -175,12 +194,13 @@ def _build(folder: Path, config: Mapping[str, Any]) -> Model:
         schema = None if config["schema"] is None else Schema.from_dict(config["schema"])
         return build_model(ModelConfig.from_dict(config["model"]), schema)
     except (ZoobotError, TypeError) as error:
-        raise ModelError(f"{folder / _CONFIG}: {error}") from error
+        reason = "\n".join(line[:_LONGEST] for line in str(error).splitlines()[:20])
+        raise ModelError(f"{folder / _CONFIG}: {reason}") from error
 
 
 def _read_weights(path: Path, expected: object) -> dict[str, Tensor]:
     try:
-        content = path.read_bytes()
+        content = _read(path)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror}): save or fetch the model again") from error
     found = hashlib.sha256(content).hexdigest()
@@ -191,7 +211,7 @@ def _read_weights(path: Path, expected: object) -> dict[str, Tensor]:
         )
     try:
         return safetensors.torch.load(content)
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError) as error:  # the last three: odd types
         raise ModelError(f"{path}: not a safetensors file ({error})") from error
 
 
@@ -210,3 +230,17 @@ def _check_weights(path: Path, model: Model, weights: Mapping[str, Tensor]) -> N
         f"{path}: does not fit encoder {model.config.encoder} and head {model.config.head} as they are here: "
         "load it with the code and the timm that made it\n" + "\n".join(lines + more)
     )
+
+
+def _check_values(path: Path, model: Model, weights: Mapping[str, Tensor]) -> None:
+    """Refuse what would load, and silently predict nonsense."""
+    for name, tensor in model.state_dict().items():
+        found = weights[name]
+        if found.is_floating_point() != tensor.is_floating_point() or found.is_complex():
+            raise ModelError(
+                f"{path}: {name}: got {found.dtype}, expected {tensor.dtype}: save or fetch the model again"
+            )
+        if found.is_floating_point() and not found.float().isfinite().all():
+            raise ModelError(
+                f"{path}: {name}: has values that are no finite numbers: train again, from an earlier model"
+            )

@@ -14,8 +14,6 @@ __all__ = ["choose_calibration_path", "list_model_folders", "load_calibration", 
 
 _FORMAT = 1
 _KEYS = ("format", "weights_sha256", "recalibration")
-_FIX = "run `zoobot calibrate` again, or delete the file, or predict with --no-recalibrate"
-_FIX_CHOSEN = "run `zoobot calibrate` again, or predict without --calibration"
 
 
 def list_model_folders(checkpoint_dir: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -108,7 +106,7 @@ def load_calibration(
     Raises:
         SettingError: it was fitted with another ``n_samples`` or ``tta``; or no file is named, and one of several
             models has its own.
-        ModelError: it is not one, belongs to other weights (a model was trained again) or to other questions; or a
+        ModelError: it is not one, belongs to other weights (a model was trained again) or to other answers; or a
             model folder cannot be read.
     """
     folders = list_model_folders(checkpoint_dir)
@@ -118,7 +116,8 @@ def load_calibration(
         return None
     if path is None and not (folders[0] / CALIBRATION_NAME).exists():
         return None
-    fix = _FIX if path is None else _FIX_CHOSEN
+    skip = "with --no-recalibrate" if path is None else "without --calibration"
+    fix = f"run `zoobot calibrate` again, or predict {skip}"
     path = folders[0] / CALIBRATION_NAME if path is None else Path(path)
     content = _read(path, fix)
     if content["weights_sha256"] != _weights(configs):
@@ -137,7 +136,7 @@ def load_calibration(
         if wanted is not None and content.get(name, wanted) != wanted:
             raise SettingError(
                 f"{name} is {wanted}, but {path} was fitted with {content[name]}; predict with that, or run "
-                f"`zoobot calibrate` again with {name} {wanted}, or predict with --no-recalibrate"
+                f"`zoobot calibrate` again with {name} {wanted}, or predict {skip}"
             )
     return recalibration
 
@@ -172,6 +171,8 @@ def _holds_recalibration(path: Path) -> bool:
 
 def _read(path: Path, fix: str) -> dict[str, Any]:
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise ModelError(f"{path}: a folder, a pipe or a device; {fix}")
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such file; {fix}") from error

@@ -1,14 +1,16 @@
 """Posteriors as a table: the columns of a catalogue of predictions."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from zoobot.errors import PredictionError
+from zoobot.data import tables
+from zoobot.errors import PredictionError, SettingError
 from zoobot.schemas import Schema
 from zoobot.stats import dirichlet
 from zoobot.stats.concentrations import Floats
@@ -18,6 +20,7 @@ from zoobot.stats.uncertainty import next_vote_uncertainty, probability_leads
 __all__ = [
     "CREDIBILITY",
     "INTERVALS",
+    "check_tables_to_write",
     "count_columns",
     "make_catalogue",
     "make_friendly",
@@ -146,9 +149,32 @@ def make_friendly(catalogue: pd.DataFrame, schema: Schema, threshold: float = 0.
 
 
 def count_columns(schema: Schema, samples: int, *, uncertainty: bool = False) -> int:
-    """How many columns :func:`make_catalogue` gives, with the concentrations of so many samples."""
+    """How many columns :func:`make_catalogue` gives, with ``bad_pixels`` and the concentrations of so many samples."""
     answers, questions = len(schema.label_cols), len(schema.questions)
-    return 2 + (3 + samples) * answers + questions + (4 * (answers + questions) if uncertainty else 0)
+    return 3 + (3 + samples) * answers + questions + (4 * (answers + questions) if uncertainty else 0)
+
+
+def check_tables_to_write(written: Mapping[str, str | Path | None], read: Sequence[str | Path | None]) -> None:
+    """Check before the work that tables can be written, each to a place of its own, and over none that is read.
+
+    Args:
+        written: where they go, by what the message calls them; None for those that are not wanted.
+        read: where others are.
+
+    Raises:
+        SettingError: they cannot.
+
+    >>> check_tables_to_write({"save_loc": "catalog.csv"}, ["./catalog.csv"])
+    Traceback (most recent call last):
+    zoobot.errors.SettingError: save_loc: got catalog.csv, where another table is or goes; choose another name
+    """
+    taken = {Path(path).resolve() for path in read if path is not None}
+    for name, path in written.items():
+        if path is not None:
+            tables.check_table_suffix(path)
+            if Path(path).resolve() in taken:
+                raise SettingError(f"{name}: got {path}, where another table is or goes; choose another name")
+            taken.add(Path(path).resolve())
 
 
 def read_fractions(catalogue: pd.DataFrame, schema: Schema) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from zoobot.data import tables
 from zoobot.data.catalog import read_catalog
 from zoobot.errors import PredictionError, SettingError
 from zoobot.files import replace_atomically
-from zoobot.predictions.catalogue import read_concentrations, read_fractions, read_intervals
+from zoobot.predictions.catalogue import check_tables_to_write, read_concentrations, read_fractions, read_intervals
 from zoobot.predictions.score_files import write_latex, write_roc_curves, write_score_table
 from zoobot.schemas import Schema
 from zoobot.stats.score_table import (
@@ -65,7 +65,7 @@ def match_votes(predictions: str | Path, catalog: str | Path, schema: Schema | N
     """Read predictions and the votes of the same galaxies; without a schema, find it among the known ones.
 
     Raises:
-        PredictionError: the tables do not fit each other or the schema.
+        PredictionError: the tables do not fit each other or the schema, or there are no votes.
         CatalogError: a table cannot be read or has faults.
     """
     predicted = tables.read_table(predictions)
@@ -81,6 +81,8 @@ def match_votes(predictions: str | Path, catalog: str | Path, schema: Schema | N
             f"{predictions} and {catalog} share no id_str (such as {predicted.index[0]!r} and {voted.index[0]!r}, say)"
         )
     votes = voted.loc[both.index, schema.label_cols].to_numpy(np.float64)
+    if not votes.any():
+        raise PredictionError(f"{catalog} has no votes for the galaxies of {predictions}, to compare the two by")
     return Matched(schema, both, voted, votes, len(predicted) - len(both))
 
 
@@ -161,17 +163,15 @@ def evaluate(
         Baselines predict the mean votes of the whole catalog.
 
     Raises:
-        PredictionError: the tables do not fit each other or the schema.
+        PredictionError: the tables do not fit each other or the schema, or there are no votes.
         CatalogError: a table cannot be read or has faults.
         SettingError: ``save_loc`` does not end in .json, ``latex_loc`` not in .tex, or ``table_loc`` or ``roc_loc``
-            has a suffix that cannot be written.
+            has a suffix that cannot be written, or is one of the other files.
     """
     for name, given, suffix in (("save_loc", save_loc, ".json"), ("latex_loc", latex_loc, ".tex")):
         if given is not None and Path(given).suffix.lower() != suffix:  # none of the files it reads can be meant
             raise SettingError(f"{name}: got {given}, expected a name that ends in {suffix}")
-    for table in (table_loc, roc_loc):
-        if table is not None:
-            tables.check_table_suffix(table)
+    check_tables_to_write({"table_loc": table_loc, "roc_loc": roc_loc}, [predictions, catalog, fractions])
     settings = config or ScoreConfig()
     matched = match_votes(predictions, catalog, schema)
     cumulative = [] if fractions is None else [_score_cumulative(matched, fractions, settings)]

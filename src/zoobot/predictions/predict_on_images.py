@@ -20,7 +20,13 @@ from zoobot.errors import PredictionError, SettingError
 from zoobot.estimators.checkpoint import load_model
 from zoobot.estimators.define_model import Model
 from zoobot.predictions.calibration_file import list_model_folders, load_calibration
-from zoobot.predictions.catalogue import INTERVALS, count_columns, make_catalogue, make_friendly
+from zoobot.predictions.catalogue import (
+    INTERVALS,
+    check_tables_to_write,
+    count_columns,
+    make_catalogue,
+    make_friendly,
+)
 from zoobot.predictions.sources import list_folder, open_shards
 from zoobot.processes import count_cores
 from zoobot.progress import progress_bar
@@ -146,13 +152,8 @@ class PredictConfig:
             raise SettingError(f"asked_threshold is {self.asked_threshold}; it must be from 0 to 1, such as 0.5")
         list_model_folders(self.checkpoint_dir)  # not empty
         tables.check_table_suffix(self.save_loc)
-        if self.friendly_loc is not None:
-            tables.check_table_suffix(self.friendly_loc)
-            others = [Path(self.save_loc).resolve(), failed_path(self.save_loc).resolve()]
-            if Path(self.friendly_loc).resolve() in others:
-                raise SettingError(
-                    f"friendly_loc is {self.friendly_loc}, where another table goes; choose another name"
-                )
+        written = {"save_loc": self.save_loc, "failures": failed_path(self.save_loc), "friendly_loc": self.friendly_loc}
+        check_tables_to_write(written, [self.catalog])
 
     @property
     def checkpoint_dirs(self) -> list[Path]:

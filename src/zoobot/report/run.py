@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zoobot.errors import ModelError, PredictionError, ZoobotError
+from zoobot.errors import ModelError, ZoobotError
 from zoobot.estimators import checkpoint
 from zoobot.estimators.define_model import ModelConfig
 from zoobot.predictions.catalogue import read_concentrations, read_fractions, read_intervals
@@ -89,8 +89,6 @@ def read_run(
     if config is not None:
         _check_config(config, checkpoint_dir)
     matched = match_votes(predictions, catalog, schema)
-    if not matched.votes.any():
-        raise PredictionError(f"{catalog} has no votes for the galaxies of {predictions}; a report compares the two")
     lower, upper = read_intervals(matched.predicted, matched.schema)
     return Run(
         matched=matched,

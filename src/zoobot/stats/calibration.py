@@ -263,10 +263,8 @@ class _Measured:
         for index, (first, last) in enumerate(groups):
             bins = agreement.bin_by_confidence(votes[:, first : last + 1], fractions[:, first : last + 1])
             sums = add_up({"bins": bins}, samples)["bins"]
-            self.errors[:, index], self.galaxies[:, index] = (
-                agreement.sum_calibration_errors(sums),
-                sums[..., 0].sum(axis=1),
-            )
+            self.errors[:, index] = agreement.sum_calibration_errors(sums)
+            self.galaxies[:, index] = sums[..., 0].sum(axis=1)
 
     def summarise(self, questions: list[int]) -> Calibration:
         sizes = [last - first + 1 for first, last in (self.groups[question] for question in questions)]

@@ -12,6 +12,7 @@ from zoobot.errors import SettingError
 from zoobot.processes import count_cores
 
 __all__ = [
+    "CHUNK_VALUES",
     "Floats",
     "Groups",
     "answer_betas",
@@ -33,6 +34,7 @@ Floats: TypeAlias = NDArray[np.float64]
 Number = TypeVar("Number", bound=np.generic)
 
 CHUNK_VALUES = 100_000  # concentrations worked on at once by one thread: some 10 MB of temporaries
+_MOST_VOTES = 1000  # the time that predictive distributions take goes with it
 
 
 def check_question_index_groups(question_index_groups: Groups) -> tuple[tuple[int, int], ...]:
@@ -124,17 +126,18 @@ def round_votes(votes: ArrayLike, question_index_groups: Groups) -> Floats:
     """Whole votes that add up to each question's rounded total, by the method of largest remainders (Hamilton's).
 
     Each answer gets the whole part of its votes, and those with the largest remainders one more until the total is
-    reached; of equal remainders the first. Every answer stays within one vote of what it was.
+    reached; of equal remainders the first. Every answer stays within one vote of what it was. Of more than 1,000 votes
+    for a question, 1,000 are drawn without replacement: to predict these is the same task, and takes finite time.
 
     Args:
-        votes: (galaxies, answers), finite and ≥ 0.
+        votes: (galaxies, answers), ≥ 0, less than 1e9 for each question.
         question_index_groups: first and last index (inclusive) of the answers of each question.
 
     Returns:
-        (galaxies, answers) float64, whole; votes that are whole already are as given.
+        (galaxies, answers) float64, whole; votes that are whole already, and at most 1,000, are as given.
 
     Raises:
-        SettingError: the shape does not fit, or a vote is not finite and ≥ 0.
+        SettingError: the shape does not fit, or a vote is not ≥ 0, or there are too many.
 
     >>> round_votes([[0.4, 0.4, 2.2], [1.0, 2.0, 0.0]], [(0, 2)])  # rounded one by one, a vote would be lost
     array([[1., 0., 2.],
@@ -144,11 +147,19 @@ def round_votes(votes: ArrayLike, question_index_groups: Groups) -> Floats:
     given = np.asarray(votes, dtype=np.float64)
     given = check_votes(given, (len(given) if given.ndim else 0, groups[-1][1] + 1))
     whole = np.floor(given)
-    missing = np.rint(sum_questions(given, groups)) - sum_questions(whole, groups)
+    totals = np.rint(sum_questions(given, groups))
+    if totals.max(initial=0) >= 1e9:
+        raise SettingError(f"votes: got {totals.max():g} for a question, expected less than 1e9.")
+    missing = totals - sum_questions(whole, groups)
     for number, (first, last) in enumerate(groups):
         question = slice(first, last + 1)
         order = (whole[:, question] - given[:, question]).argsort(axis=1, kind="stable")
         whole[:, question] += order.argsort(axis=1) < missing[:, number, None]
+        for galaxy in np.flatnonzero(totals[:, number] > _MOST_VOTES):
+            generator = np.random.default_rng([int(galaxy), number])
+            whole[galaxy, question] = generator.multivariate_hypergeometric(
+                whole[galaxy, question].astype(np.int64), _MOST_VOTES, method="marginals"
+            )
     return whole
 
 

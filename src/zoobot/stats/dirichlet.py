@@ -240,7 +240,7 @@ def highest_density_intervals(
     Where the posterior has one mode, as nearly always, no fraction outside has a higher density than one inside. With
     several modes the region of highest density may be in pieces; this is the shortest single interval, of those near
     25 tail probabilities. It holds its probability within 1e-8, as nearly as float64 can (see `fraction_quantiles`),
-    and is never longer than that of `fraction_intervals`, which takes a quarter of the time.
+    and is never longer than that of `fraction_intervals`, which takes half the time.
 
     Arguments, result and errors as `fraction_intervals`.
 

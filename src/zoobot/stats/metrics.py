@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,10 +10,9 @@ from scipy import optimize, special
 
 from zoobot.errors import SettingError
 from zoobot.schemas import Schema
+from zoobot.stats.concentrations import Floats
 
 __all__ = ["baseline_concentrations", "baseline_fractions", "check_answers", "cumulative_square_errors"]
-
-Floats: TypeAlias = NDArray[np.float64]
 
 # votes that are all alike, and answers that nobody gives, have no finite best fit
 _LOG_CONCENTRATION_BOUNDS = (math.log(1e-4), math.log(1e6))

@@ -81,8 +81,8 @@ class ScoreConfig:
         check_credibility(self.credibility)
         if self.resamples < 0 or self.resamples == 1:
             raise SettingError(f"resamples: got {self.resamples}, expected at least 2, such as 200, or 0 for none.")
-        if not self.min_volunteers >= 0:
-            raise SettingError(f"min_volunteers: got {self.min_volunteers}, expected at least 0.")
+        if not 0 <= self.min_volunteers < np.inf:
+            raise SettingError(f"min_volunteers: got {self.min_volunteers}, expected a number of at least 0.")
         if not 0 <= self.min_share_asked <= 1:
             raise SettingError(f"min_share_asked: got {self.min_share_asked}, expected a number from 0 to 1.")
         if self.draws < 0 or self.seed < 0:
