@@ -21,7 +21,17 @@ def train(
     ] = None,
     patience: Annotated[int, typer.Option(help="Stop after this many epochs without a better test loss.")] = 10,
     batch_size: Annotated[int, typer.Option(help="Galaxies a step, on each device.")] = 64,
-    encoder: Annotated[str, typer.Option(help="A timm model.")] = "efficientnet_b0",
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="A timm model.", show_default="that of the weights, or efficientnet_b0"),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Start from imagenet-lite0, timm, timm:NAME, hf_hub:OWNER/NAME, a model folder or a checkpoint file.",
+            show_default="from scratch",
+        ),
+    ] = None,
     head: Annotated[
         str,
         typer.Option(help="Bounds of the concentrations: dirichlet (1 to 101, as published) or wide (0.01 to 100)."),
@@ -60,6 +70,8 @@ def train(
         zoobot train --shard-dir shards --save-dir model --epochs 50 --patience 10
 
         zoobot train --shard-dir shards --save-dir model --encoder resnet18 --resize-size 96 --max-minutes 15
+
+        zoobot train --shard-dir shards --save-dir model --weights imagenet-lite0 --resize-size 128 --max-minutes 60
     """
     import torch
 
@@ -95,6 +107,7 @@ def train(
         crop_size=crop_size,
         resize_size=resize_size,
         encoder=encoder,
+        weights=weights,
         head=head,
         dropout_rate=dropout_rate,
         move=move,
@@ -102,6 +115,9 @@ def train(
         fit=manifest.settings.get("fit", "crop"),
         fits=manifest.settings.get("fits"),
     )
+    if model.config.weights and model.config.weights["lacking"]:
+        lacking = ", ".join(model.config.weights["lacking"])
+        typer.echo(f"weights: {weights} lacks some of {model.config.encoder}, which start fresh: {lacking}", err=True)
     training_config.train_estimator(model, config, train_dataset, test_dataset)
     typer.echo(f"{save_dir}: the best model, history.csv and learning_curve.png")
     typer.echo(f"next: zoobot predict --checkpoint-dir {save_dir} --folder IMAGES --save-loc predictions.parquet")

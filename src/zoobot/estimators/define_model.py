@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from zoobot.errors import ModelError, SettingError
 from zoobot.estimators.augment import PREPROCESSES, AugmentConfig
 from zoobot.estimators.encoders import count_features, create_encoder
+from zoobot.estimators.weights import PretrainedWeights, load_weights, read_weights
 from zoobot.schemas import Schema
 
 __all__ = [
@@ -52,6 +54,8 @@ class ModelConfig(AugmentConfig):
     """How images that are not square were made so: "crop" or "pad"; prediction does the same."""
     fits: dict[str, Any] | None = None
     """How FITS files became images, as ``zoobot.data.fits_images.FitsConfig`` gives it, if it is known."""
+    weights: dict[str, Any] | None = None
+    """Where the encoder's first weights came from: source, sha256 and the tensors they lacked; None: from scratch."""
     dropout_rate: float = 0.2
     """Share of the features that dropout leaves out, from 0 to below 1."""
 
@@ -64,8 +68,9 @@ class ModelConfig(AugmentConfig):
                 yield f"{name}: got {getattr(self, name)!r}, expected a name"
         if self.fit not in ("crop", "pad"):
             yield f"fit: got {self.fit!r}, expected 'crop' or 'pad'"
-        if not isinstance(self.fits, dict | None):
-            yield f"fits: got {self.fits!r}, expected a dictionary, or None"
+        for name in ("fits", "weights"):
+            if not isinstance(getattr(self, name), dict | None):
+                yield f"{name}: got {getattr(self, name)!r}, expected a dictionary, or None"
         if type(self.dropout_rate) not in (int, float) or not 0 <= self.dropout_rate < 1:
             yield f"dropout_rate: got {self.dropout_rate!r}, expected a number from 0 to below 1"
 
@@ -272,12 +277,13 @@ def get_model(
     crop_size: int | None = None,
     resize_size: int | None = None,
     channels: int = 3,
-    encoder: str = "efficientnet_b0",
+    encoder: str | None = None,
+    weights: str | Path | None = None,
     head: str = "dirichlet",
     dropout_rate: float = 0.2,
     **settings: Any,
 ) -> Model:
-    """Build a model with fresh weights.
+    """Build a model, with fresh weights or, the encoder, with pretrained ones.
 
     Args:
         input_size: Side of the square images, in pixels.
@@ -286,14 +292,17 @@ def get_model(
         crop_size: Side of the crop; three quarters of ``input_size`` if None.
         resize_size: Side of what the encoder gets; ``crop_size`` if None.
         channels: 1 for greyscale, 3 for colour.
-        encoder: One of timm's names, or registered with ``register_encoder``.
+        encoder: One of timm's names, or registered with ``register_encoder``; that of the weights if None, or
+            efficientnet_b0.
+        weights: What the encoder starts from, as :func:`zoobot.estimators.weights.read_weights` takes it: ImageNet's,
+            a model folder, a name on the hub, a checkpoint file. They bring their ``mean`` and ``std``, unless given.
         head: Registered with :func:`register_head`.
         dropout_rate: Of the head.
         settings: Other fields of :class:`ModelConfig`, such as ``rotate=False`` or ``zoom=(0.9, 1.2)``.
 
     Raises:
         SettingError: A setting is out of range or unknown, or ``output_dim`` does not fit the schema.
-        ModelError: There is no such encoder, head or preprocessing.
+        ModelError: There is no such encoder, head or preprocessing, or the weights cannot be had or do not fit.
 
     >>> model = get_model(output_dim=34, input_size=64, channels=1, encoder="resnet10t")
     >>> model(torch.zeros(2, 64, 64, 1, dtype=torch.uint8)).shape
@@ -305,6 +314,10 @@ def get_model(
         output_dim = len(schema.label_cols)
     if crop_size is None:
         crop_size = max(1, int(0.75 * input_size))
+    pretrained = None if weights is None else read_weights(weights, encoder)
+    if pretrained is not None:
+        encoder = pretrained.encoder or encoder
+        settings = {**pretrained.normalisation(channels), **settings}
     config = ModelConfig.from_dict(
         {
             "input_size": input_size,
@@ -312,15 +325,24 @@ def get_model(
             "crop_size": crop_size,
             "resize_size": crop_size if resize_size is None else resize_size,
             "channels": channels,
-            "encoder": encoder,
+            "encoder": encoder or "efficientnet_b0",
             "head": head,
             "dropout_rate": dropout_rate,
             **settings,
         }
     )
     model = build_model(config, schema)
+    if pretrained is not None:
+        _start_from(model, pretrained)
     _check_that_it_runs(model)
     return model
+
+
+def _start_from(model: Model, weights: PretrainedWeights) -> None:
+    config = model.config
+    lacking = load_weights(model.encoder, weights, config.encoder, config.channels, config.resize_size)
+    origin = {"source": weights.source, "sha256": weights.sha256, "lacking": lacking}
+    model.config = dataclasses.replace(config, weights=origin)
 
 
 def _check_that_it_runs(model: Model) -> None:

