@@ -6,16 +6,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from astropy.io import fits
 from conftest import SIZE, make_model
 
 from zoobot.cli import main as cli
 from zoobot.data import images, shards, tables
-from zoobot.data.fits_images import FitsConfig, FitsLayout
+from zoobot.data.fits_images import FitsConfig, FitsLayout, read_bands
 from zoobot.data.manifest import Manifest
 from zoobot.data.shard_writing import BAD_PIXELS_NAME, ShardConfig, create_shards
 from zoobot.data.stretch import STRETCHES
-from zoobot.errors import SettingError, ShardError
+from zoobot.errors import ImageError, PredictionError, SettingError, ShardError
+from zoobot.estimators import checkpoint
 from zoobot.predictions.predict_on_images import predict
 from zoobot.training.training_config import TrainConfig, train_estimator
 
@@ -170,3 +172,41 @@ def test_the_commands_take_fits(cubes, tree, tmp_path, monkeypatch, capsys):
     assert images.read_image(page).std() > 0
     code, said = run("stretch", cube, "--stretch", "loud", "--save-loc", page)
     assert (code, "expected one of decals" in said) == (2, True)
+
+
+def test_without_a_stretch_fluxes_are_kept_to_half_precision(cubes, schema, catalog, tmp_path):
+    fluxes = FitsConfig(LAYOUT, None)
+    create_shards(cubes, tmp_path / "s", schema, ShardConfig(img_size=SIZE, fits=fluxes))
+    dataset = shards.open_split(tmp_path / "s", "test")
+    batch = dataset.__getitems__(range(len(dataset)))
+    assert batch.images.dtype == torch.float16
+    for pixels, name in zip(batch.images, batch.id_str, strict=True):
+        cube = read_bands(cubes.parent / f"{name[1:]}.fits", LAYOUT)
+        assert pixels.float().mean().item() == pytest.approx(np.nanmean(cube), abs=0.02)
+        np.testing.assert_array_equal(
+            pixels, images.read_picture(cubes.parent / f"{name[1:]}.fits", size=SIZE, fits=fluxes).pixels
+        )
+    model = make_model(schema, fits=fluxes.to_dict())
+    config = TrainConfig(log_dir=tmp_path / "m", epochs=1, batch_size=8)
+    train_estimator(model, config, *shards.load_datasets(tmp_path / "s"))
+    of_shards, of_files = (tmp_path / f"{name}.parquet" for name in ("shards", "files"))
+    predict(checkpoint_dir=tmp_path / "m", shard_dir=tmp_path / "s", save_loc=of_shards)
+    predict(checkpoint_dir=tmp_path / "m", catalog=cubes, save_loc=of_files)
+    one, other = (tables.read_table(path).set_index("id_str").filter(like="fraction") for path in (of_shards, of_files))
+    pd.testing.assert_frame_equal(one, other.loc[one.index], rtol=1e-5)
+    with pytest.raises(PredictionError, match="without a stretch fluxes are wanted"):
+        predict(checkpoint_dir=tmp_path / "m", catalog=catalog, save_loc=tmp_path / "p.csv")
+
+
+def test_what_half_precision_cannot_hold_and_encodings_that_cannot_are_refused(tmp_path):
+    fits.writeto(tmp_path / "bright.fits", np.full((4, 4), 1e6, np.float32))
+    with pytest.raises(ImageError, match="more than float16"):
+        images.read_picture(tmp_path / "bright.fits", fits=FitsConfig(stretch=None))
+    with pytest.raises(SettingError, match="must be raw"):
+        ShardConfig(encoding="png", fits=FitsConfig(stretch=None))
+
+
+def test_shards_of_another_stretch_are_refused(fits_shards, schema, tmp_path):
+    checkpoint.save_model(make_model(schema, fits=FitsConfig(LAYOUT).to_dict()), tmp_path / "m")
+    with pytest.raises(PredictionError, match="another stretch"):
+        predict(checkpoint_dir=tmp_path / "m", shard_dir=fits_shards, save_loc=tmp_path / "p.csv")

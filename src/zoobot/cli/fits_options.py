@@ -25,7 +25,8 @@ _PANEL = "FITS images"
 StretchName = Annotated[
     str | None,
     typer.Option(
-        help="From fluxes to colours: decals, lupton or percentile, changed as in decals:upper=200,faint=0.",
+        help="From fluxes to colours: decals, lupton or percentile, changed as in decals:upper=200,faint=0; "
+        "for shards also none, to keep the fluxes.",
         show_default="the model's, or percentile",
         rich_help_panel=_PANEL,
     ),
@@ -88,8 +89,10 @@ def make_config(stretch: str | None, layout: "FitsLayout | None") -> "FitsConfig
 
     if stretch is None and layout is None:
         return None
-    config = FitsConfig(layout or FitsLayout())
-    return config if stretch is None else FitsConfig(config.layout, parse_stretch(stretch))
+    layout = layout or FitsLayout()
+    if stretch is None:
+        return FitsConfig(layout)
+    return FitsConfig(layout, None if stretch == "none" else parse_stretch(stretch))
 
 
 def parse_hdu(text: str | None) -> int | str | None:

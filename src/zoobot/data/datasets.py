@@ -22,7 +22,7 @@ class Batch(NamedTuple):
     """Galaxies as the model takes them.
 
     Attributes:
-        images: (galaxies, height, width, channels) uint8.
+        images: (galaxies, height, width, channels) uint8; float16 where FITS files are not stretched.
         votes: (galaxies, answers) float32; no columns where nothing is known.
         id_str: the galaxies' names, in the same order.
         faults: why an image could not be read, empty where it could; such an image is black.
@@ -118,7 +118,8 @@ class ImageDataset(Dataset[Batch]):
 
     def __getitems__(self, positions: Sequence[int]) -> Batch:
         """Read these galaxies, in this order."""
-        pixels = np.zeros((len(positions), *self.image_shape), np.uint8)
+        fluxes = self._fits is not None and self._fits.stretch is None
+        pixels = np.zeros((len(positions), *self.image_shape), np.float16 if fluxes else np.uint8)
         bad_pixels = np.zeros(len(positions), np.int64)
         faults = [""] * len(positions)
         for row, position in enumerate(positions):

@@ -88,11 +88,11 @@ class FitsConfig:
 
     Attributes:
         layout: where in the files.
-        stretch: from fluxes to colours.
+        stretch: from fluxes to colours; None keeps the fluxes, as float16, for those who train on these.
     """
 
     layout: FitsLayout = FitsLayout()
-    stretch: Stretch = STRETCHES["percentile"]
+    stretch: Stretch | None = STRETCHES["percentile"]
 
     def to_dict(self) -> dict[str, Any]:
         """Give the settings as plain types, as JSON gives them back."""
@@ -108,7 +108,8 @@ class FitsConfig:
         """
         if not isinstance(content, Mapping) or set(content) != {"layout", "stretch"}:
             raise SettingError(f"fits: got {content!r}, expected a layout and a stretch")
-        return cls(FitsLayout.from_dict(content["layout"]), Stretch.from_dict(content["stretch"]))
+        stretch = content["stretch"]
+        return cls(FitsLayout.from_dict(content["layout"]), None if stretch is None else Stretch.from_dict(stretch))
 
 
 def looks_like_fits(file_loc: str) -> bool:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import cv2
 import kornia_rs.io
@@ -27,7 +27,7 @@ from zoobot.data.band_files import split_files
 from zoobot.data.fits_files import give_reason, is_fits
 from zoobot.data.fits_images import FITS_SUFFIXES, FitsConfig
 from zoobot.data.limits import MAX_PIXELS
-from zoobot.data.stretch import apply_stretch
+from zoobot.data.stretch import apply_stretch, fill_bad
 from zoobot.errors import ImageError, SettingError
 
 __all__ = ["Picture", "decode_image", "encode_image", "find_images", "read_image", "read_picture"]
@@ -49,11 +49,11 @@ class Picture(NamedTuple):
     """An image as models take it.
 
     Attributes:
-        pixels: (size, size, channels) of uint8, row 0 on top.
+        pixels: (size, size, channels) of uint8, row 0 on top; of float16 where FITS files are not stretched.
         bad_pixels: how many pixels of the file, within the square, lacked a band and were filled; only FITS knows.
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[Any]
     bad_pixels: int
 
 
@@ -71,7 +71,8 @@ def read_picture(
     - One channel from colour is luma, 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601); three from grey repeat it.
     - A JPEG at least twice as large as ``size`` is decoded at a reduced scale (cosine transform).
     - Colour profiles and the EXIF orientation are ignored: cutouts have none, and a galaxy has no way up.
-    - FITS is stretched at its own size, and its first row, the bottom one, comes last.
+    - FITS is stretched at its own size, and its first row, the bottom one, comes last. Without a stretch its fluxes are
+      kept: one channel from colour is then their mean, and bad pixels are filled as a stretch does.
 
     Args:
         path: The file; of FITS also a section of one, or several, as :func:`zoobot.data.fits_images.read_bands` has it.
@@ -81,18 +82,25 @@ def read_picture(
         fits: Where FITS files have their fluxes, and their stretch.
 
     Raises:
-        ImageError: The file is missing, truncated, of another kind, or has more than ``MAX_PIXELS`` pixels.
+        ImageError: The file is missing, truncated, of another kind, or has more than ``MAX_PIXELS`` pixels; without a
+            stretch, it is not FITS, or has fluxes beyond what float16 can hold.
         SettingError: ``size``, ``channels`` or ``fit`` is outside what it may be.
     """
     _check_settings(size, channels, fit)
     encoded = _read_file(path)
-    if encoded is not None:
-        return Picture(decode_image(encoded, name=str(path), size=size, channels=channels, fit=fit), 0)
     fits = fits or FitsConfig()
+    if encoded is not None:
+        if fits.stretch is None:
+            raise ImageError(f"cannot read image {path}: it is no FITS file, and without a stretch fluxes are wanted")
+        return Picture(decode_image(encoded, name=str(path), size=size, channels=channels, fit=fit), 0)
     bands = np.moveaxis(fits_images.read_bands(path, fits.layout), 0, -1)
     try:
         bad_pixels = int(_square(np.asarray(np.isnan(bands).any(axis=2)), fit).sum())
-        pixels = apply_stretch(np.moveaxis(_square(bands, fit, fill=np.nan), -1, 0), fits.stretch)[::-1]
+        square = np.moveaxis(_square(bands, fit, fill=np.nan), -1, 0)
+        if fits.stretch is None:
+            fill_bad(square, np.isnan(square))
+            return Picture(_as_float16(_finish(np.moveaxis(square, 0, -1)[::-1], size, channels)), bad_pixels)
+        pixels = apply_stretch(square, fits.stretch)[::-1]
     except ValueError as error:  # too large when padded, or too few bands for the stretch
         raise ImageError(f"cannot read image {path}: {error}") from error
     return Picture(_finish(pixels, size, channels), bad_pixels)
@@ -139,10 +147,11 @@ def decode_image(
     return _finish(pixels, size, channels)
 
 
-def _finish(pixels: NDArray[np.uint8], size: int | None, channels: int) -> NDArray[np.uint8]:
-    """Give a square image the channels and the size."""
+def _finish(pixels: NDArray[Any], size: int | None, channels: int) -> NDArray[Any]:
+    """Give a square image, of colours or of fluxes, the channels and the size."""
     if channels == 1 and pixels.shape[2:] == (3,):
-        pixels = _as_uint8(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
+        grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) if pixels.dtype == np.uint8 else pixels.mean(axis=2)
+        pixels = np.asarray(grey, pixels.dtype)
     if size is not None:
         pixels = _resize(pixels, size)
     pixels = pixels.reshape(*pixels.shape[:2], -1)
@@ -330,17 +339,26 @@ def _on_black(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return ((rgb.astype(np.uint16) * alpha + 127) // 255).astype(np.uint8)
 
 
-def _resize(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+def _resize(pixels: NDArray[Any], size: int) -> NDArray[Any]:
     """Enlarge bilinearly to the next multiple of ``size``, then average its whole blocks.
 
     As free of aliasing as opencv's INTER_AREA alone, at half its cost for 424 → 300: whole blocks are fast.
     """
     multiple = -(-pixels.shape[0] // size)
     if pixels.shape[0] != multiple * size:
-        pixels = _as_uint8(cv2.resize(pixels, (multiple * size,) * 2, interpolation=cv2.INTER_LINEAR))
+        pixels = cv2.resize(pixels, (multiple * size,) * 2, interpolation=cv2.INTER_LINEAR)
     if multiple > 1:
-        pixels = _as_uint8(cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA))
+        pixels = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
     return pixels
+
+
+def _as_float16(fluxes: NDArray[np.float32]) -> NDArray[np.float16]:
+    highest = float(np.abs(fluxes).max())
+    if highest > float(np.finfo(np.float16).max):
+        raise ValueError(
+            f"it has fluxes of {highest:.3g}, more than float16 can hold; give its zero point, or a stretch"
+        )
+    return fluxes.astype(np.float16)
 
 
 def _as_uint8(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:

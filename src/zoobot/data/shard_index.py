@@ -18,6 +18,7 @@ from zoobot.files import replace_atomically
 
 __all__ = [
     "BAD_PIXELS_FEATURE",
+    "DTYPE_FEATURE",
     "INDEX_COLUMNS",
     "index_path",
     "index_tfrecord",
@@ -29,6 +30,7 @@ __all__ = [
 _SIZES = ("height", "width", "channels")
 INDEX_COLUMNS = ("id_str", "start", "end", *_SIZES, "bad_pixels")
 BAD_PIXELS_FEATURE = "image/bad_pixels"
+DTYPE_FEATURE = "image/dtype"
 _FIELDS = [
     pa.field("id_str", pa.string()),
     *(pa.field(name, pa.int64()) for name in ("start", "end")),
@@ -111,7 +113,7 @@ def _index_row(buffer: tfrecord.Buffer, features: dict[str, tfrecord.Feature], d
     if len(features) > _MOST_FEATURES:
         raise ShardError(f"it has {len(features):,} features; expected at most {_MOST_FEATURES:,}")
     size = _read_size(buffer, features)
-    if "matrix" in features and math.prod(size) != image.end - image.start:
+    if "matrix" in features and math.prod(size) * _value_bytes(buffer, features) != image.end - image.start:
         raise ShardError(
             f"its matrix holds {image.end - image.start} bytes, not the height × width × channels of "
             f"{' × '.join(map(str, size))}"
@@ -126,6 +128,13 @@ def _index_row(buffer: tfrecord.Buffer, features: dict[str, tfrecord.Feature], d
     identity = _read_id(buffer, features) or default_id
     facts = (identity, image.start, image.end, *size, _read_bad_pixels(buffer, features))
     return dict(zip(INDEX_COLUMNS, facts, strict=True)) | votes
+
+
+def _value_bytes(buffer: tfrecord.Buffer, features: dict[str, tfrecord.Feature]) -> int:
+    """How many bytes a value of the matrix has: 2 of float16, where the record says so, else 1."""
+    feature = features.get(DTYPE_FEATURE)
+    halves = feature and feature.kind == "bytes" and buffer[feature.start : feature.end].tobytes() == b"float16"
+    return 2 if halves else 1
 
 
 def _read_bad_pixels(buffer: tfrecord.Buffer, features: dict[str, tfrecord.Feature]) -> int:

@@ -19,6 +19,7 @@ from zoobot.data.fits_images import FitsConfig, looks_like_fits
 from zoobot.data.manifest import MANIFEST_NAME, SPLITS, Manifest
 from zoobot.data.shard_index import (
     BAD_PIXELS_FEATURE,
+    DTYPE_FEATURE,
     INDEX_COLUMNS,
     index_path,
     index_tfrecord,
@@ -56,7 +57,7 @@ class ShardConfig:
         max_labelled: use no more labelled galaxies than this, chosen at random by ``seed``.
         max_unlabelled: likewise for unlabelled ones.
         fit: ``crop`` the centre of images that are not square, or ``pad`` them with black.
-        fits: where FITS files have their fluxes, and their stretch.
+        fits: where FITS files have their fluxes, and their stretch; without one, shards are of float16.
         seed: what decides the split.
         trust_paths: do not look whether the files of the catalogs exist before starting.
         workers: processes that decode and write; as many as there are cores when left out.
@@ -85,6 +86,8 @@ class ShardConfig:
         """Check the values."""
         if self.encoding not in ENCODINGS:
             raise SettingError(f"encoding is {self.encoding!r}; it must be one of {', '.join(ENCODINGS)}")
+        if self.fits is not None and self.fits.stretch is None and self.encoding != "raw":
+            raise SettingError(f"encoding is {self.encoding!r}; without a stretch it must be raw")
         if self.fit not in ("crop", "pad"):
             raise SettingError(f"fit is {self.fit!r}; it must be crop or pad")
         if not 1 <= self.img_size <= 8192:
@@ -384,6 +387,8 @@ def _make_record(id_str: str, file_loc: str, votes: Mapping[str, float], config:
     }
     if config.encoding == "raw":
         picture: dict[str, tfrecord.FeatureValue] = {"matrix": pixels, **size}
+        if pixels.dtype != np.uint8:
+            picture |= {"matrix": pixels.astype("<f2").tobytes(), DTYPE_FEATURE: "float16"}
     else:
         content = images.encode_image(pixels, config.encoding)
         picture = {"image/encoded": content, "image/format": config.encoding}

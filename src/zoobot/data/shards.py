@@ -85,6 +85,7 @@ class ShardDataset(Dataset[Batch]):
         self._maps: collections.OrderedDict[int, torch.Tensor] = collections.OrderedDict()
         self._buffers = BufferPool()
         self.image_shape = self._find_shape(tables, size, channels)
+        self.image_dtype = self._find_dtype()
         if label_cols is not None:  # else they may be anything, coordinates too
             self._check_votes()
 
@@ -103,14 +104,15 @@ class ShardDataset(Dataset[Batch]):
 
     def __getitems__(self, positions: Sequence[int]) -> Batch:
         """Gather these galaxies, in this order."""
-        pixels = self._buffers.take(len(positions), self.image_shape)
+        height, width, channels = self.image_shape
+        pixels = self._buffers.take(len(positions), (height, width, channels * self.image_dtype.itemsize))
         faults = [""] * len(positions)
         if self.encoded:
             faults = [self._read(position, pixels[row].numpy()) for row, position in enumerate(positions)]
         else:
             torch.stack([self._span(position) for position in positions], out=pixels.flatten(1))  # on all cores
         return Batch(
-            pixels,
+            pixels.view(self.image_dtype),
             torch.from_numpy(self.votes[np.asarray(positions, int)]),
             [self.id_str[position] for position in positions],
             faults,
@@ -184,10 +186,19 @@ class ShardDataset(Dataset[Batch]):
                 "raw shards of one dataset must have one size: make them again with one --img-size"
             )
         height, width, depth = (int(length) for length in shape)
-        lying = np.flatnonzero(self._end - self._start != height * width * depth)
+        return height, width, depth
+
+    def _find_dtype(self) -> torch.dtype:
+        """Colours, uint8, or fluxes, float16, which take twice the bytes."""
+        if self.encoded:
+            return torch.uint8
+        sizes = self._end - self._start
+        values = int(np.prod(self.image_shape))
+        dtype = torch.float16 if sizes[0] == 2 * values else torch.uint8
+        lying = np.flatnonzero(sizes != values * dtype.itemsize)
         if lying.size:
             raise ShardError(f"{self._name(int(lying[0]))}: the index gives it another length; delete the index files")
-        return height, width, depth
+        return dtype
 
 
 def load_datasets(shard_dir: str | Path, schema: Schema | None = None) -> tuple[ShardDataset, ShardDataset]:

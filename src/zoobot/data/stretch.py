@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from zoobot.errors import SettingError
 
-__all__ = ["HIGHEST_FLUX", "STRETCHES", "Stretch", "apply_stretch", "parse_stretch"]
+__all__ = ["HIGHEST_FLUX", "STRETCHES", "Stretch", "apply_stretch", "fill_bad", "parse_stretch"]
 
 Fluxes = NDArray[np.float32]
 
@@ -205,7 +205,7 @@ def apply_stretch(bands: Fluxes, stretch: Stretch) -> NDArray[np.uint8]:
             if stretch.percentiles:
                 x -= np.float32(low)
             x *= np.float32(1 / ((high - low) * stretch.softening) if low < high else 0)
-            _fill(x, ~(np.abs(part) < HIGHEST_FLUX))  # NaN is not less
+            fill_bad(x, ~(np.abs(part) < HIGHEST_FLUX))  # NaN is not less
             colours[start : start + rows] = np.moveaxis(_to_levels(x, stretch), 0, -1)
     return colours
 
@@ -229,8 +229,8 @@ def _to_levels(x: Fluxes, stretch: Stretch) -> Fluxes:
     return np.rint(x, out=x).clip(0, 255, out=x)
 
 
-def _fill(x: Fluxes, bad: NDArray[np.bool_]) -> None:
-    """Give bad pixels the mean of the bands that are good there, or sky."""
+def fill_bad(x: Fluxes, bad: NDArray[np.bool_]) -> None:
+    """Give bad pixels of (bands, height, width) the mean of the bands that are good there, or sky, 0; in place."""
     x[bad] = 0
     if len(x) == 3 and bad.any():
         good = np.maximum(3 - bad.sum(axis=0), 1).astype(np.float32)

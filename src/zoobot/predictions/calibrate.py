@@ -118,8 +118,7 @@ def calibrate(
 
     def open_dataset(model: Model) -> GalaxyDataset:
         if shard_dir is not None:
-            size, channels = model.config.input_size, model.config.channels
-            return open_shards(Path(shard_dir), split, size=size, channels=channels, schema=schema)
+            return open_shards(Path(shard_dir), split, model, schema=schema)
         bands = choose_fits(model, layout, stretch).layout.bands
         table = read_catalog(str(catalog), schema.label_cols, bands=bands, image_root=image_root, check_files=False)
         return open_images(table, model, schema.label_cols, layout=layout, stretch=stretch)

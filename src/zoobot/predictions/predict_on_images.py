@@ -466,8 +466,7 @@ def _choose_device(device: str | None) -> str:
 
 def _open_source(config: PredictConfig, model: Model) -> GalaxyDataset:
     if config.shard_dir is not None:
-        size, channels = model.config.input_size, model.config.channels
-        return open_shards(Path(config.shard_dir), config.split, size=size, channels=channels)
+        return open_shards(Path(config.shard_dir), config.split, model)
     if config.catalog is not None:
         bands = choose_fits(model, config.layout, config.stretch).layout.bands
         catalog = read_catalog(config.catalog, bands=bands, image_root=config.image_root, check_files=False)
