@@ -11,10 +11,13 @@ from zoobot.cli.calibrate import calibrate
 from zoobot.cli.cutouts import cutouts
 from zoobot.cli.demo import demo
 from zoobot.cli.evaluate import evaluate
+from zoobot.cli.odd import odd
 from zoobot.cli.predict import predict
 from zoobot.cli.report import report
+from zoobot.cli.represent import represent
 from zoobot.cli.schemas import show_schemas
 from zoobot.cli.shards import check_shards, create_shards
+from zoobot.cli.similar import similar
 from zoobot.cli.simulate import simulate
 from zoobot.cli.stretch import stretch
 from zoobot.cli.train import train
@@ -41,6 +44,9 @@ app.command("predict")(predict)
 app.command("calibrate")(calibrate)
 app.command("evaluate")(evaluate)
 app.command("report")(report)
+app.command("represent")(represent)
+app.command("similar")(similar)
+app.command("odd")(odd)
 
 
 def _print_version(wanted: bool) -> None:

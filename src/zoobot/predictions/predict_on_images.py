@@ -38,12 +38,17 @@ __all__ = [
     "Drawn",
     "PredictConfig",
     "Predicted",
+    "check_save_loc",
     "check_writable",
+    "choose_device",
     "choose_fits",
     "choose_schema",
+    "choose_workers",
     "failed_path",
+    "make_views",
     "open_for_each",
     "open_images",
+    "open_source",
     "predict",
     "predict_dataset",
     "predict_mixture",
@@ -215,12 +220,12 @@ def predict(config: PredictConfig | None = None, **settings: Any) -> Predicted:
         CatalogError, ImageError, ShardError: there is nothing to predict where it was looked for.
     """
     config = replace(config, **settings) if config else _make_config(settings)
-    _check_save_loc(config)
-    device = _choose_device(config.device)
+    check_save_loc(config)
+    device = choose_device(config.device)
     models = [load_model(folder) for folder in config.checkpoint_dirs]
     schema = _check_against_models(config, models)
     recalibration = _load_recalibration(config)
-    datasets = open_for_each(models, lambda model: _open_source(config, model))
+    datasets = open_for_each(models, lambda model: open_source(config, model))
     drawn = predict_mixture(
         models,
         datasets,
@@ -268,7 +273,7 @@ def predict_mixture(
     Returns:
         As `predict_dataset`, with the samples of the models in their order.
     """
-    device = _choose_device(device)
+    device = choose_device(device)
     galaxies, answers = len(datasets[0]), models[0].config.output_dim
     concentrations = np.empty((galaxies, len(models), VIEWS[tta] * n_samples, answers), np.float32)
     faults, bad_pixels = [""] * galaxies, np.zeros(galaxies, np.int64)
@@ -280,7 +285,7 @@ def predict_mixture(
             n_samples=n_samples,
             tta=tta,
             batch_size=batch_size,
-            workers=_choose_workers(device, galaxies) if workers is None else workers,
+            workers=choose_workers(device, galaxies) if workers is None else workers,
             device=device,
         )
         # an image may have gone between two passes
@@ -305,7 +310,7 @@ def predict_dataset(
     Returns:
         Samples are those of the first model, of its first view before its second, and so on.
     """
-    device = _choose_device(device)
+    device = choose_device(device)
     models = [model] if isinstance(model, Model) else list(model)
     for each in models:
         each.to(device).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # undeclared
@@ -318,7 +323,7 @@ def predict_dataset(
             readable = np.flatnonzero([not fault for fault in batch.faults])
             if readable.size:
                 pixels = batch.images if len(readable) == len(batch.images) else batch.images[readable]
-                views = list(_views(pixels.to(device, non_blocking=True), tta))
+                views = list(make_views(pixels.to(device, non_blocking=True), tta))
                 drawn = [each.sample(view, n_samples) for each in models for view in views]
                 concentrations[len(faults) + readable] = torch.cat(drawn, dim=1).float().cpu().numpy()
             faults += batch.faults
@@ -327,7 +332,7 @@ def predict_dataset(
     return Drawn(concentrations, faults, np.concatenate(bad_pixels))
 
 
-def _views(pixels: torch.Tensor, tta: str) -> Iterator[torch.Tensor]:
+def make_views(pixels: torch.Tensor, tta: str) -> Iterator[torch.Tensor]:
     """The images (batch, height, width, channels) as they are, and turned and mirrored."""
     if tta == "none":
         yield pixels
@@ -422,8 +427,12 @@ def choose_schema(folders: Sequence[Path], models: Sequence[Model], schema: Sche
     return chosen
 
 
-def _check_save_loc(config: PredictConfig) -> None:
-    """Find out now, and not after hours of work, whether the table can be written."""
+def check_save_loc(config: PredictConfig) -> None:
+    """Find out now, and not after hours of work, whether the table can be written.
+
+    Raises:
+        PredictionError: it cannot, or it exists and may not be replaced.
+    """
     save_loc = Path(config.save_loc)
     friendly = [] if config.friendly_loc is None else [Path(config.friendly_loc)]
     for path in (save_loc, failed_path(save_loc), *friendly):
@@ -446,7 +455,7 @@ def check_writable(path: Path) -> None:
         raise PredictionError(f"save_loc {path} cannot be written: {error.strerror}; choose another") from error
 
 
-def _choose_device(device: str | None) -> str:
+def choose_device(device: str | None) -> str:
     """The device, or the best there is.
 
     Raises:
@@ -464,7 +473,12 @@ def _choose_device(device: str | None) -> str:
     return device
 
 
-def _open_source(config: PredictConfig, model: Model) -> GalaxyDataset:
+def open_source(config: PredictConfig, model: Model) -> GalaxyDataset:
+    """The galaxies to predict, as a model takes them.
+
+    Raises:
+        CatalogError, ImageError, ShardError, PredictionError: there are none where they were looked for.
+    """
     if config.shard_dir is not None:
         return open_shards(Path(config.shard_dir), config.split, model)
     if config.catalog is not None:
@@ -513,7 +527,7 @@ def open_images(
     )
 
 
-def _choose_workers(device: str, galaxies: int) -> int:
+def choose_workers(device: str, galaxies: int) -> int:
     """On a CPU the model itself uses every core; a GPU is fed by many processes, which take a second to start."""
     return min(16, count_cores()) if galaxies > 1000 and device != "cpu" else 0
 
