@@ -182,7 +182,7 @@ def test_beyond_the_edge_is_nan_and_counted(tmp_path: Path, align: str) -> None:
 
 
 @pytest.mark.parametrize("align", ["centre", "north"])
-@pytest.mark.parametrize("bad", [np.nan, 0.0, np.inf])
+@pytest.mark.parametrize("bad", [np.nan, 0.0, np.inf, -1.6e38])
 def test_bad_pixels_spoil_only_their_neighbours(sky: tuple[Path, Path], tmp_path: Path, align: str, bad: float) -> None:
     pixels = draw(X, Y) + np.float32(1)
     good = make_mosaic(tmp_path / "good.fits", pixels, make_wcs())
@@ -505,7 +505,7 @@ def test_the_command_says_what_it_made(sky: tuple[Path, Path], tmp_path: Path) -
         result = CliRunner().invoke(app, [*arguments.split(), str(tmp_path / folder), *more])
         assert result.exit_code == 0, result.output
         assert "catalog.csv: 4 of 5 galaxies" in result.output
-        assert "cutouts.failed.csv: 1 galaxies without a cutout" in result.output
+        assert "cutouts.failed.csv: 1 without a cutout" in result.output
         kept = pd.read_csv(tmp_path / folder / "catalog.csv")
         assert kept["smooth"].tolist() == [1, 4, 1, 5]
         assert list(kept.columns) == [*table.columns, "file_loc", "share_covered"]
@@ -554,3 +554,12 @@ def test_sections_of_compressed_mosaics_unpack_only_their_tiles(tmp_path: Path) 
         _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < pixels.nbytes / 4
+
+
+def test_mosaics_of_different_bands_are_not_tiles_of_one(tmp_path: Path) -> None:
+    wcs, pixels = make_wcs(), draw(X, Y)
+    mosaics = [make_mosaic(tmp_path / f"{band}.fits", pixels, wcs, FILTER=band) for band in "gr"]
+    catalog = make_catalog(tmp_path / "c.csv", wcs)
+    with pytest.raises(SettingError, match=r"g\.fits of g and r\.fits of r are of different bands"):
+        make_cutouts(mosaics, catalog, tmp_path / "both", CutoutConfig(size_pixels=9), workers=1)
+    assert make_cutouts(mosaics[0], catalog, tmp_path / "one", CutoutConfig(size_pixels=9), workers=1).galaxies == 5

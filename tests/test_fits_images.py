@@ -133,6 +133,13 @@ def test_bands_by_name(file: Path, tmp_path: Path, cards: dict[str, str]) -> Non
         assert_fails("it has no band 'i'; it has g, r, z, or 0 to 2", path, bands=("i",))
 
 
+def test_a_plane_without_a_name_is_whatever_band_a_catalog_has_it_for(file: Path, tmp_path: Path) -> None:
+    assert_reads(PLANE, write(file, PLANE, BANDS=" "), bands=("r",))
+    assert_fails("it has no band '1'; it has 0 to 0", file, bands=("1",))
+    assert_fails("it has no band 'z'; it has 0 to 0", file, bands=("z", "r", "g"))
+    assert_fails("it has no band 'r'; it has g, or 0 to 0", write(tmp_path / "g.fits", PLANE, BANDS="g"), bands=("r",))
+
+
 def test_long_band_names(file: Path) -> None:
     write(file, CUBE, BANDS="F115W, F150W, F277W")
     assert_reads(COLOURS, file, bands=("F277W", "F150W", "F115W"))
@@ -140,7 +147,7 @@ def test_long_band_names(file: Path) -> None:
 
 def test_other_numbers_of_bands_must_be_chosen_from(file: Path) -> None:
     write(file, np.concatenate([CUBE, CUBE[:2] + 200]), BANDS="ugriz")
-    assert_fails(r"it has 5 bands; say which are red, green and blue \(--bands 3,1,0\), or which one", file)
+    assert_fails(r"it has 5 bands; say which are red, green and blue \(--bands z,i,r\)", file)
     assert_reads(np.stack([CUBE[0] + 200, CUBE[2], CUBE[1]]), file, bands=("i", "r", "g"))
 
 

@@ -1,7 +1,10 @@
 """From FITS files alone: shards, training, predictions; what was chosen for training is kept for prediction."""
 
+import json
+import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,9 +19,11 @@ from zoobot.data.fits_images import FitsConfig, FitsLayout, read_bands
 from zoobot.data.manifest import Manifest
 from zoobot.data.shard_writing import BAD_PIXELS_NAME, ShardConfig, create_shards
 from zoobot.data.stretch import STRETCHES
-from zoobot.errors import ImageError, PredictionError, SettingError, ShardError
+from zoobot.errors import ImageError, ModelError, PredictionError, SettingError, ShardError
 from zoobot.estimators import checkpoint
-from zoobot.predictions.predict_on_images import predict
+from zoobot.predictions.predict_on_images import choose_fits, predict
+from zoobot.report import cards
+from zoobot.report.page import make_report
 from zoobot.training.training_config import TrainConfig, train_estimator
 
 LAYOUT = FitsLayout(bands=("z", "r", "g"))
@@ -132,7 +137,7 @@ def test_prediction_reads_fits_as_training_did(cubes, fits_shards, fits_model, t
 def test_another_stretch_than_that_of_training_is_refused(cubes, fits_model, tmp_path):
     with pytest.raises(SettingError, match="another than the model was trained with"):
         predict(checkpoint_dir=fits_model, catalog=cubes, save_loc=tmp_path / "p.csv", stretch=STRETCHES["lupton"])
-    settings = {"stretch": STRETCHES["decals"], "layout": FitsLayout(bands=("2", "1", "0"))}
+    settings = {"stretch": STRETCHES["decals"], "layout": {"bands": ("2", "1", "0")}}
     assert predict(checkpoint_dir=fits_model, catalog=cubes, save_loc=tmp_path / "p.csv", **settings).galaxies == 40
 
 
@@ -210,3 +215,64 @@ def test_shards_of_another_stretch_are_refused(fits_shards, schema, tmp_path):
     checkpoint.save_model(make_model(schema, fits=FitsConfig(LAYOUT).to_dict()), tmp_path / "m")
     with pytest.raises(PredictionError, match="another stretch"):
         predict(checkpoint_dir=tmp_path / "m", shard_dir=fits_shards, save_loc=tmp_path / "p.csv")
+
+
+@pytest.mark.parametrize("nonsense", [{"layout": {}}, {"layout": {"bands": ["z"] * 10_000}, "stretch": {}}, [1], 5])
+def test_nonsense_about_fits_from_strangers_is_refused(cubes, fits_shards, fits_model, tmp_path, nonsense):
+    for folder, name, part in ((fits_shards, "manifest.json", "settings"), (fits_model, "config.json", "model")):
+        shutil.copytree(folder, tmp_path / part)
+        content = json.loads((tmp_path / part / name).read_text())
+        content[part]["fits"] = nonsense
+        (tmp_path / part / name).write_text(json.dumps(content))
+    with pytest.raises(ShardError, match="not a manifest of shards") as of_shards:
+        shards.load_datasets(tmp_path / "settings")
+    with pytest.raises(ModelError, match=r"config\.json") as of_model:
+        predict(checkpoint_dir=tmp_path / "model", catalog=cubes, save_loc=tmp_path / "p.csv")
+    assert max(len(str(caught.value)) for caught in (of_shards, of_model)) < 1000
+
+
+def test_each_option_of_prediction_overrides_itself_alone(schema):
+    trained = FitsConfig(FitsLayout(bands=("z", "r", "g"), zero_point="MAGZERO"), STRETCHES["decals"])
+    model = make_model(schema, fits=trained.to_dict())
+    assert choose_fits(model, {}, None) == trained
+    chosen = choose_fits(model, {"zero_point": None, "hdu": 1}, None).layout
+    assert chosen == FitsLayout(hdu=1, bands=("z", "r", "g"))
+    with pytest.raises(SettingError, match=r"\(decals\); leave it out"):
+        choose_fits(model, {}, STRETCHES["lupton"])
+    with pytest.raises(SettingError, match="expected settings of FitsLayout"):
+        choose_fits(model, {"band": "g"}, None)
+
+
+def test_a_run_that_could_read_nothing_does_not_stand_in_the_way_of_the_next(cubes, fits_model, tmp_path):
+    save_loc = tmp_path / "p.csv"
+    with pytest.raises(PredictionError, match="not one of"):
+        predict(checkpoint_dir=fits_model, catalog=cubes, save_loc=save_loc, layout={"hdu": 7})
+    assert predict(checkpoint_dir=fits_model, catalog=cubes, save_loc=save_loc).galaxies == 40
+    assert not (tmp_path / "p.failed.csv").exists()
+
+
+def test_sky_that_compression_rounds_to_zero_is_not_bad(tmp_path):
+    noise = np.random.default_rng(0).normal(0, 1, (64, 64)).astype(np.float32)
+    counts = {}
+    for method in (-1, 1, 2):  # none, subtractive 1 and 2
+        hdu = fits.CompImageHDU(noise, compression_type="RICE_1", quantize_level=4, quantize_method=method)
+        hdu.writeto(tmp_path / f"{method}.fits.fz")
+        counts[method] = np.isnan(read_bands(tmp_path / f"{method}.fits.fz")).sum()
+    assert counts == {-1: 0, 1: 0, 2: 0}
+    noise[:8] = 0
+    fits.CompImageHDU(noise, compression_type="RICE_1", quantize_method=2).writeto(tmp_path / "zeros.fits.fz")
+    assert np.isnan(read_bands(tmp_path / "zeros.fits.fz")).sum() == 512
+
+
+def test_the_report_shows_galaxies_as_the_model_saw_them(cubes, fits_model, tmp_path, monkeypatch):
+    predict(checkpoint_dir=fits_model, catalog=cubes, save_loc=tmp_path / "p.parquet")
+    used = []
+
+    def read_image(path, **settings):
+        used.append(settings["fits"])
+        return images.read_image(path, **settings)
+
+    monkeypatch.setattr(cards, "images", SimpleNamespace(read_image=read_image))
+    make_report(tmp_path / "p.parquet", cubes, tmp_path / "report.html", checkpoint_dir=fits_model)
+    assert len(used) > 3
+    assert set(used) == {DECALS}

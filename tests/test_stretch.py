@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from zoobot.data import images
 from zoobot.data.fits_images import FitsConfig, FitsLayout
-from zoobot.data.stretch import STRETCHES, Stretch, apply_stretch, parse_stretch
+from zoobot.data.stretch import STRETCHES, Stretch, apply_stretch, describe_stretch, parse_stretch
 from zoobot.errors import SettingError
 
 Fluxes = NDArray[np.float32]
@@ -145,7 +145,13 @@ def test_bad_pixels_are_filled_and_change_nothing_else(stretch: Stretch, bad: fl
     bands[:, 20:] = bad
     filled = apply_stretch(bands, stretch)
     assert np.array_equal(filled[:20], good[:20])
-    sky = apply_stretch(np.zeros((3, 1, 1), np.float32), dataclasses.replace(stretch, percentiles=None))[0, 0]
+    level = 0.0
+    if stretch.percentiles:
+        scaled = bands[:, :20] / np.array(stretch.scales, np.float32)[:, None, None]
+        low, high, level = np.percentile(scaled.mean(axis=0), (*stretch.percentiles, 25))
+        level = (level - low) / (high - low)
+    flat = np.array(stretch.scales).reshape(-1, 1, 1) * np.full((3, 1, 1), level)
+    sky = apply_stretch(flat.astype(np.float32), dataclasses.replace(stretch, percentiles=None))[0, 0]
     assert np.array_equal(filled[20:], np.broadcast_to(sky, (20, 40, 3)))
 
 
@@ -277,8 +283,32 @@ def test_what_is_no_stretch(text: str, message: str) -> None:
 def test_hostile_settings_are_refused(content: Any) -> None:
     with pytest.raises(SettingError, match="stretch: "):
         Stretch.from_dict(content)
-    with pytest.raises(SettingError):
-        FitsConfig.from_dict({"layout": {}, "stretch": content})
+    if content is not None:  # in shards it means that fluxes are kept
+        with pytest.raises(SettingError):
+            FitsConfig.from_dict({"layout": {}, "stretch": content})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"layout": {"bands": ["z"] * 100_000}, "stretch": {}},
+        {"layout": {}, "stretch": {"scales": [0.1] * 100_000}},
+        {"layout": {"no": "x" * 100_000}, "stretch": {}},
+        {"x" * 100_000: 1},
+    ],
+)
+def test_messages_about_huge_settings_are_short(content: Any) -> None:
+    with pytest.raises(SettingError) as caught:
+        FitsConfig.from_dict(content)
+    assert len(str(caught.value)) < 600
+
+
+def test_scales_for_three_bands_are_not_for_one() -> None:
+    layout = FitsLayout(bands=("r",))
+    with pytest.raises(SettingError, match=r"scales for 3 bands, and bands .* is r alone"):
+        FitsConfig(layout, STRETCHES["decals"])
+    for stretch in (STRETCHES["lupton"], None):
+        assert FitsConfig(layout, stretch).layout == layout
 
 
 NUMBERS = st.floats(-1e20, 1e20) | st.sampled_from([0.0, 1e-20, 1e20])
@@ -311,3 +341,11 @@ def test_decals_looks_as_the_survey_shows_it(shared_data: Path, name: str) -> No
     theirs = images.read_image(folder / f"{name}.jpeg").astype(float)
     assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.99
     assert np.abs(ours - theirs).mean() < 2.5
+
+
+@pytest.mark.parametrize(
+    "text", ["decals", "percentile", "lupton:scales=0.06/0.04/0.03", "decals:upper=200.0,keep_colour=true"]
+)
+def test_a_stretch_can_be_described_and_parsed_again(text: str) -> None:
+    assert describe_stretch(parse_stretch(text)) == text
+    assert parse_stretch(describe_stretch(Stretch(curve="sqrt"))) == Stretch(curve="sqrt")

@@ -40,10 +40,10 @@ def calibrate(
     stretch: StretchName = None,
     hdu: Hdu = None,
     bands: Bands = None,
-    bands_last: BandsLast = False,
+    bands_last: BandsLast = None,
     mask_hdu: MaskHdu = None,
     zero_point: ZeroPoint = None,
-    keep_zeros: KeepZeros = False,
+    keep_zeros: KeepZeros = None,
 ) -> None:
     """Make a model's error bars honest, on votes that it was not trained on.
 
@@ -76,7 +76,9 @@ def calibrate(
     )
     _print_gains(found)
     applies = f"`zoobot predict --calibration {shlex.quote(str(save_loc))}` applies it, with the same --checkpoint-dir"
-    if save_loc is None:
+    if found.recalibration.changes_nothing:
+        applies = "it changes nothing, as no correction lowers the loss of galaxies that it is not fitted to"
+    elif save_loc is None:
         applies = "predict applies it from now on (--no-recalibrate does not)"
     typer.echo(f"{found.path}: {applies}")
 

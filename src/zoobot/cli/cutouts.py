@@ -29,7 +29,7 @@ def cutouts(
         str, typer.Option(help="pixels (copied), centre (shifted by part of a pixel) or north (up, east left).")
     ] = "pixels",
     hdu: Hdu = None,
-    keep_zeros: KeepZeros = False,
+    keep_zeros: KeepZeros = None,
     files: Annotated[
         bool,
         typer.Option("--files/--no-files", help="Write a file for each galaxy, or only where it is in the mosaics."),
@@ -66,4 +66,4 @@ def cutouts(
     made = make_cutouts(list(mosaic), catalog, save_dir, config, workers=workers, overwrite=overwrite)
     typer.echo(f"{made.catalog}: {made.galaxies} of {made.galaxies + made.failed} galaxies")
     if made.failed:
-        typer.echo(f"{made.failed_loc}: {made.failed} galaxies without a cutout, with the reason")
+        typer.echo(f"{made.failed_loc}: {made.failed} without a cutout, with the reason")

@@ -1,11 +1,13 @@
 """The options by which commands are told how to read FITS images."""
 
-from typing import TYPE_CHECKING, Annotated
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from zoobot.data.fits_images import FitsConfig, FitsLayout
+    from zoobot.data.fits_images import FitsConfig
 
 __all__ = [
     "Bands",
@@ -46,7 +48,13 @@ Bands = Annotated[
     ),
 ]
 BandsLast = Annotated[
-    bool, typer.Option("--bands-last", help="Bands are the first axis of FITS (NAXIS1).", rich_help_panel=_PANEL)
+    bool | None,
+    typer.Option(
+        "--bands-last/--bands-first",
+        help="Where numpy has the bands: last is the first axis of FITS (NAXIS1).",
+        show_default="first",
+        rich_help_panel=_PANEL,
+    ),
 ]
 MaskHdu = Annotated[
     str | None, typer.Option(help="Extension with a mask: what is not 0 is bad.", rich_help_panel=_PANEL)
@@ -54,54 +62,61 @@ MaskHdu = Annotated[
 ZeroPoint = Annotated[
     str | None,
     typer.Option(
-        help="AB magnitude of one unit of flux, or the header's keyword for it; fluxes become nanomaggies.",
+        help="AB magnitude of one unit of flux, or the header's keyword for it; fluxes become nanomaggies. Or none.",
         show_default="fluxes as they are",
         rich_help_panel=_PANEL,
     ),
 ]
 KeepZeros = Annotated[
-    bool,
-    typer.Option("--keep-zeros", help="Fluxes of exactly 0 are no bad pixels.", rich_help_panel=_PANEL),
+    bool | None,
+    typer.Option(
+        "--keep-zeros/--zeros-are-bad",
+        help="Whether fluxes of exactly 0 are fluxes, or bad pixels.",
+        show_default="bad",
+        rich_help_panel=_PANEL,
+    ),
 ]
 
 
 def make_layout(
-    hdu: str | None, bands: str | None, bands_last: bool, mask_hdu: str | None, zero_point: str | None, keep_zeros: bool
-) -> "FitsLayout | None":
-    """Make the layout that options describe; nothing if none is given."""
-    from zoobot.data.fits_images import FitsLayout
+    hdu: str | None,
+    bands: str | None,
+    bands_last: bool | None,
+    mask_hdu: str | None,
+    zero_point: str | None,
+    keep_zeros: bool | None,
+) -> dict[str, Any]:
+    """The settings of a :class:`~zoobot.data.fits_images.FitsLayout` that options give, and none of the others."""
+    given = {
+        "hdu": hdu and parse_hdu(hdu),
+        "bands": bands and tuple(band.strip() for band in bands.split(",")),
+        "bands_last": bands_last,
+        "mask_hdu": mask_hdu and parse_hdu(mask_hdu),
+        "zero_point": zero_point and _magnitude_or_keyword(zero_point),
+        "zeros_are_bad": None if keep_zeros is None else not keep_zeros,
+    }
+    return {name: None if value == "none" else value for name, value in given.items() if value is not None}
 
-    layout = FitsLayout(
-        hdu=parse_hdu(hdu),
-        bands=tuple(band.strip() for band in bands.split(",")) if bands is not None else (),
-        bands_last=bands_last,
-        mask_hdu=parse_hdu(mask_hdu),
-        zero_point=_magnitude_or_keyword(zero_point),
-        zeros_are_bad=not keep_zeros,
-    )
-    return None if layout == FitsLayout() else layout
 
-
-def make_config(stretch: str | None, layout: "FitsLayout | None") -> "FitsConfig | None":
+def make_config(stretch: str | None, layout: Mapping[str, Any]) -> "FitsConfig | None":
     """Put them together; nothing if neither is given."""
     from zoobot.data.fits_images import FitsConfig, FitsLayout
     from zoobot.data.stretch import parse_stretch
 
-    if stretch is None and layout is None:
+    if stretch is None and not layout:
         return None
-    layout = layout or FitsLayout()
     if stretch is None:
-        return FitsConfig(layout)
-    return FitsConfig(layout, None if stretch == "none" else parse_stretch(stretch))
+        return FitsConfig(FitsLayout(**layout))
+    return FitsConfig(FitsLayout(**layout), None if stretch == "none" else parse_stretch(stretch))
 
 
 def parse_hdu(text: str | None) -> int | str | None:
     """Make a number of an extension's number."""
-    return int(text) if text is not None and text.isdecimal() else text
+    return int(text) if text is not None and re.fullmatch(r"[0-9]{1,9}", text) else text
 
 
-def _magnitude_or_keyword(text: str | None) -> float | str | None:
+def _magnitude_or_keyword(text: str) -> float | str:
     try:
-        return None if text is None else float(text)
+        return float(text)
     except ValueError:
         return text

@@ -56,10 +56,10 @@ def predict(
     stretch: StretchName = None,
     hdu: Hdu = None,
     bands: Bands = None,
-    bands_last: BandsLast = False,
+    bands_last: BandsLast = None,
     mask_hdu: MaskHdu = None,
     zero_point: ZeroPoint = None,
-    keep_zeros: KeepZeros = False,
+    keep_zeros: KeepZeros = None,
 ) -> None:
     """Predict how volunteers would vote, with 90% credible intervals.
 
@@ -111,6 +111,10 @@ def predict(
     )
     typer.echo(f"{done.save_loc}: {done.galaxies} of {done.galaxies + done.failed} galaxies")
     if done.filled:
-        typer.echo(f"{done.filled} images had bad pixels, which were filled: see the column bad_pixels")
+        typer.echo(
+            f"{done.filled} image{'s' * (done.filled > 1)} had bad pixels, which were filled: see the column bad_pixels"
+        )
     if done.failed:
-        typer.echo(f"{done.failed_loc}: {done.failed} images that could not be read, with the reason")
+        typer.echo(
+            f"{done.failed_loc}: {done.failed} image{'s' * (done.failed > 1)} that could not be read, with the reason"
+        )

@@ -37,10 +37,10 @@ def represent(
     stretch: StretchName = None,
     hdu: Hdu = None,
     bands: Bands = None,
-    bands_last: BandsLast = False,
+    bands_last: BandsLast = None,
     mask_hdu: MaskHdu = None,
     zero_point: ZeroPoint = None,
-    keep_zeros: KeepZeros = False,
+    keep_zeros: KeepZeros = None,
 ) -> None:
     """Write what the encoder sees in each galaxy, a vector, for similar, odd and models of your own.
 

@@ -1,5 +1,6 @@
 """``zoobot create-shards`` and ``zoobot check-shards``."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -51,10 +52,10 @@ def create_shards(
     stretch: StretchName = None,
     hdu: Hdu = None,
     bands: Bands = None,
-    bands_last: BandsLast = False,
+    bands_last: BandsLast = None,
     mask_hdu: MaskHdu = None,
     zero_point: ZeroPoint = None,
-    keep_zeros: KeepZeros = False,
+    keep_zeros: KeepZeros = None,
     trust_paths: Annotated[
         bool, typer.Option("--trust-paths", help="Do not look first whether all the files exist.")
     ] = False,
@@ -108,13 +109,13 @@ def create_shards(
     typer.echo(
         f"{shard_dir}: {counts} galaxies, {manifest.image_size}×{manifest.image_size}×{manifest.channels} pixels"
     )
-    if any(manifest.left_out.values()):
-        typer.echo(
-            f"left out {sum(manifest.left_out.values())} unreadable images: {shard_dir / shard_writing.BAD_IMAGES_NAME}"
-        )
+    left_out = sum(manifest.left_out.values())
+    if left_out:
+        plural = "s" * (left_out > 1)
+        typer.echo(f"left out {left_out} unreadable image{plural}: {shard_dir / shard_writing.BAD_IMAGES_NAME}")
     if (shard_dir / shard_writing.BAD_PIXELS_NAME).exists():
         typer.echo(f"images with bad pixels, which were filled: {shard_dir / shard_writing.BAD_PIXELS_NAME}")
-    typer.echo(f"next: zoobot train --shard-dir {shard_dir} --save-dir MODEL")
+    typer.echo(f"next: zoobot train --shard-dir {shlex.quote(str(shard_dir))} --save-dir MODEL")
 
 
 def check_shards(

@@ -17,7 +17,7 @@ def stretch(
         list[str] | None,
         typer.Option(
             help="Stretch, changed as in decals:upper=200; give several to compare them.",
-            show_default="every one there is",
+            show_default="all that fit the bands",
         ),
     ] = None,
     catalog: Annotated[
@@ -31,10 +31,10 @@ def stretch(
     seed: Annotated[int, typer.Option(help="What decides which images.")] = 0,
     hdu: Hdu = None,
     bands: Bands = None,
-    bands_last: BandsLast = False,
+    bands_last: BandsLast = None,
     mask_hdu: MaskHdu = None,
     zero_point: ZeroPoint = None,
-    keep_zeros: KeepZeros = False,
+    keep_zeros: KeepZeros = None,
 ) -> None:
     """Draw FITS images with a stretch, to choose one by eye; and print their fluxes and bad pixels.
 
@@ -48,6 +48,7 @@ def stretch(
         zoobot stretch --catalog catalog.csv --count 12 --stretch decals --stretch decals:faint=1 --save-loc page.png
     """
     from zoobot.data import preview
+    from zoobot.data.fits_images import FitsLayout
 
     lines = preview.preview_stretches(
         save_loc,
@@ -58,8 +59,9 @@ def stretch(
         count=count,
         size=size,
         seed=seed,
-        layout=make_layout(hdu, bands, bands_last, mask_hdu, zero_point, keep_zeros),
+        layout=FitsLayout(**make_layout(hdu, bands, bands_last, mask_hdu, zero_point, keep_zeros)),
     )
     for line in lines:
         typer.echo(line)
-    typer.echo(f"{save_loc}: rows are images, columns are stretches")
+    single = len(lines) == 1 and len(stretch or []) == 1
+    typer.echo(f"{save_loc}" if single else f"{save_loc}: rows are images, columns are stretches")

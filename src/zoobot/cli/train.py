@@ -1,5 +1,6 @@
 """``zoobot train``."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -120,4 +121,6 @@ def train(
         typer.echo(f"weights: {weights} lacks some of {model.config.encoder}, which start fresh: {lacking}", err=True)
     training_config.train_estimator(model, config, train_dataset, test_dataset)
     typer.echo(f"{save_dir}: the best model, history.csv and learning_curve.png")
-    typer.echo(f"next: zoobot predict --checkpoint-dir {save_dir} --folder IMAGES --save-loc predictions.parquet")
+    kind = " --file-format fits" if model.config.fits else ""
+    folder = shlex.quote(str(save_dir))
+    typer.echo(f"next: zoobot predict --checkpoint-dir {folder} --folder IMAGES{kind} --save-loc predictions.parquet")

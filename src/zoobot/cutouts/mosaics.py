@@ -65,12 +65,14 @@ class Mosaic:
         shape: rows and columns.
         planes: how many there are of them.
         wcs: of the first two axes.
+        zeros_are_told: whether a flux of exactly 0 says that a pixel was not seen.
     """
 
     def __init__(self, path: Path, hdus: Any, hdu: int | str | None) -> None:
         self.path = path
         number, self._image = find_image(hdus, hdu)
-        check_image(str(path), number, self._image)
+        zeros_are_exact = check_image(str(path), number, self._image)
+        self.zeros_are_told = zeros_are_exact and self._image.header["BITPIX"] < 0
         self.header: fits.Header = self._image.header.copy()
         self.header.extend(hdus[0].header, strip=True, unique=True)  # bands and zero points may stand there
         self.shape: tuple[int, int] = self._image.shape[-2:]
@@ -121,6 +123,11 @@ class Mosaic:
             header.remove("WCSAXES", ignore_missing=True)  # it would tell of fewer axes than there are
         header.extend(self._other_cards)
         return header
+
+    @property
+    def band(self) -> str:
+        """The filter that the header tells of, or nothing."""
+        return str(self.header.get("FILTER", "")).strip()
 
     @property
     def is_by_area(self) -> bool:

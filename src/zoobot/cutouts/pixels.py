@@ -12,6 +12,7 @@ from scipy import ndimage
 from scipy.interpolate import RectBivariateSpline
 
 from zoobot.cutouts.mosaics import Mosaic
+from zoobot.data.stretch import HIGHEST_FLUX
 from zoobot.errors import ImageError
 
 __all__ = ["Cutout", "Source", "cut"]
@@ -59,7 +60,7 @@ def cut(mosaic: Mosaic, source: Source, *, align: str, zeros_are_bad: bool) -> C
     Raises:
         ImageError: the mosaic cannot be read there or has no good pixel, or the cutout has no place on it.
     """
-    good = functools.partial(_is_good, zeros_are_bad=zeros_are_bad and mosaic.header["BITPIX"] < 0)
+    good = functools.partial(_is_good, zeros_are_bad=zeros_are_bad and mosaic.zeros_are_told)
     cutout = _CUT[align](mosaic, source, good)
     if not good(cutout.pixels).any():
         raise ImageError(f"the mosaic {mosaic.path.name} has no good pixel there")
@@ -167,4 +168,5 @@ def _north_header(mosaic: Mosaic, source: Source) -> fits.Header:
 
 
 def _is_good(plane: Planes, *, zeros_are_bad: bool) -> NDArray[np.bool_]:
-    return np.isfinite(plane) & (plane != 0) if zeros_are_bad else np.isfinite(plane)
+    good: NDArray[np.bool_] = np.abs(plane) < HIGHEST_FLUX  # NaN is not less
+    return good & (plane != 0) if zeros_are_bad else good

@@ -117,8 +117,16 @@ def place_sources(paths: Sequence[Path], frame: pd.DataFrame, config: CutoutConf
     columns = {name: np.zeros(len(frame)) for name in _Place._fields}
     mosaic_of = np.full(len(frame), -1)
     tree = cKDTree(sky)
+    bands: dict[str, Path] = {}
     for number, path in enumerate(paths):
         with open_mosaic(path, config.hdu) as mosaic:
+            bands.setdefault(mosaic.band, path)
+            if len(bands) > 1:
+                told = " and ".join(f"{of.name} of {band or 'none'}" for band, of in bands.items())
+                raise SettingError(
+                    f"mosaics (--mosaic): {told} are of different bands (FILTER); cut one band at a time, into folders "
+                    "of their own, and put the files into one catalog as file_loc_g, file_loc_r, …"
+                )
             near = np.asarray(tree.query_ball_point(*_circle(mosaic)), np.intp)
             place = _place_in(mosaic, sky[near], sizes[near], config) if near.size else None
         if place is not None:

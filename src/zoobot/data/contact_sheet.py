@@ -18,7 +18,7 @@ def draw_contact_sheet(
 
     Args:
         images: each (height, width, 3) or (height, width, 1).
-        labels: one for each.
+        labels: one for each, of one line or several.
         columns: how many side by side.
         inches: width of each.
 
@@ -28,7 +28,8 @@ def draw_contact_sheet(
     if not images or len(images) != len(labels) or columns < 1:
         raise SettingError(f"images: got {len(images)} with {len(labels)} labels; expected some, each with its label")
     rows = -(-len(images) // columns)
-    height = (inches + 0.15) * rows
+    above = 0.04 + 0.11 * max(label.count("\n") + 1 for label in labels)  # inches, for the labels
+    height = (inches + above) * rows
     figure = Figure(figsize=(inches * columns, height), facecolor="black")
     grid = figure.subplots(
         rows,
@@ -38,8 +39,9 @@ def draw_contact_sheet(
             "left": 0.004,
             "right": 0.996,
             "bottom": 0.002,
-            "top": 1 - 0.15 / ((inches + 0.15) * rows),
+            "top": 1 - above / height,
             "wspace": 0.04,
+            "hspace": above / inches,
         },
     )
     for axes in grid.flat:

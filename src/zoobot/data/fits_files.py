@@ -137,7 +137,7 @@ def _check_header(file: Any, start: int) -> None:
     raise ValueError(f"its header has more than {_LONGEST_HEADER * _BLOCK >> 20} MiB")
 
 
-def check_image(file: str, number: int, hdu: Any) -> None:
+def check_image(file: str, number: int, hdu: Any) -> bool:
     """Compare what the header of an image says with the file, before any memory is taken for it.
 
     Args:
@@ -145,14 +145,21 @@ def check_image(file: str, number: int, hdu: Any) -> None:
         number: of its extension.
         hdu: the extension.
 
+    Returns:
+        Whether a flux of 0 was 0 before it was compressed: not if floating point was rounded to multiples of a step.
+
     Raises:
         ValueError: it is truncated, or its tiles are packed in a way that is not safe.
     """
     if isinstance(hdu, fits.CompImageHDU):
         with open_fits(file, disable_image_compression=True) as tables:
-            _check_tiles(tables[number], math.prod(hdu.tile_shape))
-    else:
-        _check_size(hdu)
+            table = tables[number]
+            _check_tiles(table, math.prod(hdu.tile_shape))
+            return "ZSCALE" not in table.columns.names or "DITHER" in str(table.header.get("ZQUANTIZ", "")).replace(
+                "NO_DITHER", ""
+            )
+    _check_size(hdu)
+    return True
 
 
 def _check_size(hdu: Any) -> None:

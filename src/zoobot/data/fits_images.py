@@ -22,6 +22,7 @@ __all__ = ["FITS_SUFFIXES", "FitsConfig", "FitsLayout", "looks_like_fits", "read
 
 FITS_SUFFIXES = (".fits", ".fit", ".fits.gz", ".fits.fz")
 
+_MANY_BANDS = 16
 _READ_TOGETHER = 3  # compressed bands: astropy takes long to begin, and tiles may go across bands
 
 
@@ -39,7 +40,7 @@ class FitsLayout:
         zero_point: AB magnitude of one unit of flux, or the header's keyword for it; fluxes become nanomaggies (22.5).
             As they are when left out.
         zeros_are_bad: fluxes of floating point that are exactly 0 are bad pixels: surveys fill with 0 what they did not
-            see.
+            see. Not in files compressed to multiples of a step (without dithering), where sky may become 0.
 
     Raises:
         SettingError: a value is not what it may be.
@@ -89,10 +90,21 @@ class FitsConfig:
     Attributes:
         layout: where in the files.
         stretch: from fluxes to colours; None keeps the fluxes, as float16, for those who train on these.
+
+    Raises:
+        SettingError: the stretch is of three bands, and one is chosen.
     """
 
     layout: FitsLayout = FitsLayout()
     stretch: Stretch | None = STRETCHES["percentile"]
+
+    def __post_init__(self) -> None:
+        """Check that they fit together."""
+        if len(self.layout.bands) == 1 and self.stretch and len(self.stretch.scales) == 3:
+            raise SettingError(
+                f"stretch: has scales for 3 bands, and bands (--bands) is {self.layout.bands[0]} alone; give "
+                "one scale, such as decals:scales=0.014"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Give the settings as plain types, as JSON gives them back."""
@@ -106,10 +118,13 @@ class FitsConfig:
         Raises:
             SettingError: it holds something else.
         """
-        if not isinstance(content, Mapping) or set(content) != {"layout", "stretch"}:
-            raise SettingError(f"fits: got {content!r}, expected a layout and a stretch")
-        stretch = content["stretch"]
-        return cls(FitsLayout.from_dict(content["layout"]), None if stretch is None else Stretch.from_dict(stretch))
+        try:
+            if not isinstance(content, Mapping) or set(content) != {"layout", "stretch"}:
+                raise SettingError(f"fits: got {content!r}, expected a layout and a stretch")
+            layout, stretch = FitsLayout.from_dict(content["layout"]), content["stretch"]
+            return cls(layout, None if stretch is None else Stretch.from_dict(stretch))
+        except SettingError as error:  # which quotes what it got, and that may be millions of numbers
+            raise SettingError(give_reason(error)) from None
 
 
 def looks_like_fits(file_loc: str) -> bool:
@@ -233,7 +248,7 @@ def _read_cube(file: str, layout: FitsLayout, window: _Window | None) -> NDArray
             if zero_point is not None:
                 values *= np.float32(10 ** (0.4 * (22.5 - zero_point)))
             bad = ~(np.abs(values) < HIGHEST_FLUX)  # NaN is not less
-            if layout.zeros_are_bad and image.header["BITPIX"] < 0:
+            if layout.zeros_are_bad and image.zeros_are_told:
                 bad |= values == 0
             if mask:
                 bad |= mask.read(plane if mask.count > 1 else 0, source) != 0
@@ -263,7 +278,7 @@ class _Image:
             self.count = shape[self._axis]
             shape = shape[:-1] if layout.bands_last else shape[1:]
         self.shape = (int(shape[0]), int(shape[1]))
-        check_image(file, number, hdu)
+        self.zeros_are_told = check_image(file, number, hdu) and hdu.header["BITPIX"] < 0
 
     def __str__(self) -> str:
         """Its size in words."""
@@ -289,8 +304,8 @@ class _Image:
 def _band_names(primary: fits.Header, header: fits.Header, count: int) -> list[str]:
     """Names of the planes of a cube, if a header gives them."""
     for each in (header, primary):
-        together = str(each.get("BANDS", ""))
-        for names in (list(together), re.split(r"[,\s]+", together.strip())):
+        together = str(each.get("BANDS", "")).strip()
+        for names in (list(together), re.split(r"[,\s]+", together) if together else []):
             if len(names) == count:
                 return names
         found: list[str] = []
@@ -305,7 +320,9 @@ def _choose(bands: Sequence[str], count: int, names: Sequence[str]) -> list[int]
     """Numbers of the planes, or the files, of these bands."""
     if not bands:
         if count not in (1, 3):
-            raise ValueError(f"it has {count} bands; say which are red, green and blue (--bands 3,1,0), or which one")
+            example = ",".join(names[-1:0:-1][:3]) if len(names) > 3 else "2,1,0"
+            hint = "; or are they the other axis (--bands-last)?" if count > _MANY_BANDS else ""
+            raise ValueError(f"it has {count} bands; say which are red, green and blue (--bands {example}){hint}")
         return [0] if count == 1 else [2, 1, 0]
     chosen = []
     for band in bands:
@@ -313,9 +330,15 @@ def _choose(bands: Sequence[str], count: int, names: Sequence[str]) -> list[int]
             chosen.append(names.index(band))
         elif band.isdecimal() and int(band) < count:
             chosen.append(int(band))
+        elif len(bands) == count == 1 and not names and not band.isdecimal():
+            chosen.append(0)  # of a catalog with a column for this band; the file does not tell which one it holds
         else:
             known = f"{', '.join(names)}, or " if names else ""
-            raise ValueError(f"it has no band {band!r}; it has {known}0 to {count - 1}")
+            hint = (
+                "" if count > 1 else "; name files of single bands together (file_loc_g, …, or a-{g,r,z}.fits)"
+            )
+            hint += "; are they the other axis (--bands-last)?" if count > _MANY_BANDS else ""
+            raise ValueError(f"it has no band {band!r}; it has {known}0 to {count - 1}{hint}")
     return chosen
 
 

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zoobot.errors import ShardError, ZoobotError
+from zoobot.data.fits_images import FitsConfig
+from zoobot.errors import SettingError, ShardError, ZoobotError
 from zoobot.files import replace_atomically
 from zoobot.schemas import Schema
 
@@ -73,3 +74,8 @@ class Manifest:
         )
         if not good:
             raise ShardError(f"{path} is not a manifest of shards: its sizes, channels or counts make no sense")
+        try:
+            if self.settings.get("fits") is not None:
+                FitsConfig.from_dict(self.settings["fits"])
+        except SettingError as error:
+            raise ShardError(f"{path} is not a manifest of shards: {error}") from error

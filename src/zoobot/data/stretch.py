@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from zoobot.errors import SettingError
 
-__all__ = ["HIGHEST_FLUX", "STRETCHES", "Stretch", "apply_stretch", "fill_bad", "parse_stretch"]
+__all__ = ["HIGHEST_FLUX", "STRETCHES", "Stretch", "apply_stretch", "describe_stretch", "fill_bad", "parse_stretch"]
 
 Fluxes = NDArray[np.float32]
 
@@ -29,6 +29,7 @@ HIGHEST_FLUX = 1e30
 
 _LARGEST_SETTING = 1e20  # and one over it the smallest that divides
 _BLOCK = 2**15  # pixels at a time, so that all steps find theirs in the processor's cache
+_SKY = 25  # percentile of an image that is taken for its sky, where nothing else tells
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Stretch:
 
     So ``lower`` becomes black and ``upper`` white, and the sky, at 0, −255 f(lower) / (f(upper) − f(lower)): 18 for
     "decals". Where a band is bad, it becomes the mean of the good ones, which shows the galaxy in grey; where all are
-    bad, sky (with ``percentiles`` what is at the lower one). An image of one value everywhere stays that.
+    bad, sky (with ``percentiles`` their 25th). An image of one value everywhere stays that.
 
     Attributes:
         scales: what the bands are divided by, in the order red, green, blue; one number for all; flux units.
@@ -157,6 +158,27 @@ def parse_stretch(text: str) -> Stretch:
     return dataclasses.replace(STRETCHES[name], **values)
 
 
+def describe_stretch(stretch: Stretch) -> str:
+    """The text of which `parse_stretch` makes it: its name, or the nearest one's with the changes.
+
+    >>> describe_stretch(parse_stretch("decals:upper=200.0"))
+    'decals:upper=200.0'
+    """
+
+    def differences(name: str) -> list[str]:
+        settings = vars(stretch).items()
+        return [f"{each}={_write(value)}" for each, value in settings if value != vars(STRETCHES[name])[each]]
+
+    nearest = min(STRETCHES, key=lambda name: len(differences(name)))
+    return ":".join([nearest, *filter(None, [",".join(differences(nearest))])])
+
+
+def _write(value: object) -> str:
+    if isinstance(value, bool | None):
+        return str(value).lower()
+    return "/".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def _parse(setting: str, value: str, default: object) -> Any:
     try:
         if isinstance(default, bool):
@@ -192,20 +214,21 @@ def apply_stretch(bands: Fluxes, stretch: Stretch) -> NDArray[np.uint8]:
     if bands.ndim != 3 or len(bands) not in (1, 3):
         raise SettingError(f"bands: got shape {bands.shape}, expected (1 or 3, height, width)")
     if len(stretch.scales) not in (1, len(bands)):
-        raise SettingError(f"stretch: got scales for {len(stretch.scales)} bands, and an image of one")
+        raise SettingError("stretch: got scales for 3 bands, and an image of one; give one scale")
     _, height, width = bands.shape
     scales = np.array(stretch.scales, np.float32)[:, None, None]
     colours = np.empty((height, width, len(bands)), np.uint8)
     with np.errstate(all="ignore"):
-        low, high = _find_range(bands, scales, stretch.percentiles) if stretch.percentiles else (0.0, 1.0)
+        low, high, sky = _find_range(bands, scales, stretch.percentiles) if stretch.percentiles else (0.0, 1.0, 0.0)
         rows = max(1, _BLOCK // max(1, width))
         for start in range(0, height, rows):
             part = bands[:, start : start + rows]
             x = part / scales
             if stretch.percentiles:
                 x -= np.float32(low)
-            x *= np.float32(1 / ((high - low) * stretch.softening) if low < high else 0)
-            fill_bad(x, ~(np.abs(part) < HIGHEST_FLUX))  # NaN is not less
+            unit = 1 / ((high - low) * stretch.softening) if low < high else 0
+            x *= np.float32(unit)
+            fill_bad(x, ~(np.abs(part) < HIGHEST_FLUX), (sky - low) * unit)  # NaN is not less
             colours[start : start + rows] = np.moveaxis(_to_levels(x, stretch), 0, -1)
     return colours
 
@@ -229,20 +252,23 @@ def _to_levels(x: Fluxes, stretch: Stretch) -> Fluxes:
     return np.rint(x, out=x).clip(0, 255, out=x)
 
 
-def fill_bad(x: Fluxes, bad: NDArray[np.bool_]) -> None:
-    """Give bad pixels of (bands, height, width) the mean of the bands that are good there, or sky, 0; in place."""
+def fill_bad(x: Fluxes, bad: NDArray[np.bool_], sky: float = 0.0) -> None:
+    """Give bad pixels of (bands, height, width) the mean of the bands that are good there, or sky; in place."""
     x[bad] = 0
     if len(x) == 3 and bad.any():
         good = np.maximum(3 - bad.sum(axis=0), 1).astype(np.float32)
         np.copyto(x, x.sum(axis=0) / good, where=bad)
+    x[:, bad.all(axis=0)] = sky
 
 
-def _find_range(bands: Fluxes, scales: Fluxes, percentiles: tuple[float, float]) -> tuple[float, float]:
-    """These percentiles of the mean of the bands, in units of their scales, where all of them are good."""
+def _find_range(bands: Fluxes, scales: Fluxes, percentiles: tuple[float, float]) -> tuple[float, float, float]:
+    """These percentiles of the mean of the bands, in units of their scales, where all of them are good; and the sky."""
     good = np.abs(bands) < HIGHEST_FLUX
     x = bands / scales
     means = x.mean(axis=0)[good.all(axis=0)]
     if not means.size:
         means = x[good]  # each pixel lacks a band
-    low, high = np.percentile(means, percentiles) if means.size else (0.0, 0.0)
-    return float(low), float(high)
+    if not means.size:
+        return 0.0, 0.0, 0.0
+    low, high, sky = np.percentile(means, (*percentiles, _SKY))
+    return float(low), float(high), float(np.clip(sky, low, high))

@@ -19,12 +19,11 @@ import pyarrow.parquet as pq
 
 from zoobot.errors import CatalogError
 
-__all__ = ["check_claim", "check_columns", "check_ecsv", "check_fits", "check_votable", "is_fits_start", "read_parquet"]
+__all__ = ["check_claim", "check_columns", "check_ecsv", "check_fits", "check_votable", "read_parquet"]
 
 _MOST_COLUMNS = 10_000
 _MOST_TIMES = 1000  # a table takes this much more memory than its file: no honest compression does better
 _SMALL = 2**28  # bytes that no machine lacks, whatever the size of the file
-_FITS_STARTS = (b"SIMPLE  =", b"\x1f\x8b")  # astropy would also unpack zip, bzip2, xz and more
 
 
 def check_claim(path: Path, count: int, width: int = 8) -> None:
@@ -113,12 +112,6 @@ def check_fits(path: Path, hdu: Any) -> None:
     variable = [number for number, column in enumerate(hdu.columns) if re.match(r"\d*[PQ]", column.format)]
     lengths = [np.recarray.field(hdu.data, number)[:, 0] for number in variable]  # any row may refer to all of the heap
     check_claim(path, sum(int(length.astype(np.float64).sum()) for length in lengths))
-
-
-def is_fits_start(path: Path) -> bool:
-    """Say whether a file begins as FITS does, or gzipped FITS."""
-    with open(path, "rb") as file:
-        return file.read(16).startswith(_FITS_STARTS)
 
 
 def check_ecsv(path: Path) -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 from pandas.api.extensions import ExtensionDtype
 
-from zoobot.data.table_claims import check_columns, check_ecsv, check_fits, check_votable, is_fits_start, read_parquet
+from zoobot.data.table_claims import check_columns, check_ecsv, check_fits, check_votable, read_parquet
 from zoobot.errors import CatalogError, SettingError
 from zoobot.files import replace_atomically
 
@@ -172,7 +172,11 @@ def _read_fits(path: Path) -> pd.DataFrame:
     from astropy.io import fits  # late: it takes longer to import than all else that writing shards needs
     from astropy.table import Table
 
-    if not is_fits_start(path):
+    from zoobot.data.fits_files import is_fits
+
+    with open(path, "rb") as file:
+        start = file.read(16)
+    if not is_fits(start):
         raise ValueError("it is no FITS file, nor a gzipped one")
     with fits.open(path, character_as_bytes=True) as hdus:
         # of damaged gzipped files astropy finds more and more

@@ -111,6 +111,8 @@ def _write_card(model: Model, config: Mapping[str, Any]) -> str:
         f"cropped to {settings.crop_size}, resized to {settings.resize_size}",
         "Made with": ", ".join(f"{package} {number}" for package, number in config["versions"].items()),
     }
+    if settings.fits is not None:
+        facts["FITS images"] = f"read and stretched as `{json.dumps(settings.fits)}`"
     lines = [f"- **{name}**: {fact}" for name, fact in facts.items()]
     usage = 'from zoobot.estimators import checkpoint\n\nmodel = checkpoint.load_model("this/folder")'
     about = json.dumps(config["metadata"], indent=2)

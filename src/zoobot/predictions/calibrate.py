@@ -1,7 +1,7 @@
 """Recalibrating a model, or a mixture, on votes that it was not trained on, and measuring what that gains."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from zoobot.data.catalog import read_catalog
 from zoobot.data.datasets import GalaxyDataset, describe_dataset
-from zoobot.data.fits_images import FitsLayout
 from zoobot.data.stretch import Stretch
 from zoobot.errors import PredictionError, SettingError
 from zoobot.estimators.checkpoint import load_config, load_model
@@ -65,7 +64,7 @@ def calibrate(
     split: str = "test",
     catalog: str | Path | None = None,
     image_root: str | Path | None = None,
-    layout: FitsLayout | None = None,
+    layout: Mapping[str, Any] | None = None,
     stretch: Stretch | None = None,
     save_loc: str | Path | None = None,
     n_samples: int = 5,
@@ -86,7 +85,7 @@ def calibrate(
         split: which part of the shards.
         catalog: a table with ``id_str``, ``file_loc`` and votes.
         image_root: the folder that relative ``file_loc`` of the catalog start from; the catalog's own when left out.
-        layout: where FITS files of the catalog have their fluxes; as :func:`predict` has it.
+        layout: where FITS files of the catalog have their fluxes, as ``PredictConfig`` has it.
         stretch: of FITS files; likewise.
         save_loc: the ``.json`` file to write instead of that in the model folder; predict takes it as ``calibration``.
         n_samples: draws of dropout; as many as you will predict with.
@@ -119,7 +118,7 @@ def calibrate(
     def open_dataset(model: Model) -> GalaxyDataset:
         if shard_dir is not None:
             return open_shards(Path(shard_dir), split, model, schema=schema)
-        bands = choose_fits(model, layout, stretch).layout.bands
+        bands = choose_fits(model, layout or {}, stretch).layout.bands
         table = read_catalog(str(catalog), schema.label_cols, bands=bands, image_root=image_root, check_files=False)
         return open_images(table, model, schema.label_cols, layout=layout, stretch=stretch)
 

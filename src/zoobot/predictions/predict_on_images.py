@@ -1,8 +1,8 @@
 """Predicting how volunteers would vote, for images in a folder, a catalog or shards."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +15,8 @@ from zoobot.data import tables
 from zoobot.data.catalog import read_catalog
 from zoobot.data.datasets import GalaxyDataset, ImageDataset, make_loader
 from zoobot.data.fits_images import FitsConfig, FitsLayout
-from zoobot.data.stretch import Stretch
-from zoobot.errors import PredictionError, SettingError
+from zoobot.data.stretch import Stretch, describe_stretch
+from zoobot.errors import ModelError, PredictionError, SettingError
 from zoobot.estimators.checkpoint import load_model
 from zoobot.estimators.define_model import Model
 from zoobot.predictions.calibration_file import list_model_folders, load_calibration
@@ -75,7 +75,8 @@ class PredictConfig:
         recursive: look in the folder's folders too.
         catalog: a table with ``id_str`` and ``file_loc``.
         image_root: the folder that relative ``file_loc`` of the catalog start from; the catalog's own when left out.
-        layout: where FITS files have their fluxes; as in those that the model was trained on when left out.
+        layout: where FITS files have their fluxes, as far as not where those have them that the model was trained on:
+            settings of :class:`~zoobot.data.fits_images.FitsLayout`, such as ``{"hdu": 1}``.
         stretch: of FITS files; that which the model was trained with when left out, or that of
             :class:`~zoobot.data.fits_images.FitsConfig` if it was trained on images of other kinds.
         shard_dir: a folder of shards, or of TFRecords from elsewhere.
@@ -115,7 +116,7 @@ class PredictConfig:
     recursive: bool = False
     catalog: str | Path | None = None
     image_root: str | Path | None = None
-    layout: FitsLayout | None = None
+    layout: Mapping[str, Any] = field(default_factory=dict)
     stretch: Stretch | None = None
     shard_dir: str | Path | None = None
     split: str = "test"
@@ -435,7 +436,8 @@ def check_save_loc(config: PredictConfig) -> None:
     """
     save_loc = Path(config.save_loc)
     friendly = [] if config.friendly_loc is None else [Path(config.friendly_loc)]
-    for path in (save_loc, failed_path(save_loc), *friendly):
+    # a table of failures alone is what a run leaves that could read nothing
+    for path in (save_loc, *friendly):
         if path.exists() and not config.overwrite:
             raise PredictionError(f"save_loc: {path} exists; replace it with --overwrite or choose another name")
     for path in (save_loc, *friendly):
@@ -489,17 +491,25 @@ def open_source(config: PredictConfig, model: Model) -> GalaxyDataset:
     return open_images(catalog, model, layout=config.layout, stretch=config.stretch)
 
 
-def choose_fits(model: Model, layout: FitsLayout | None, stretch: Stretch | None) -> FitsConfig:
-    """How to read FITS files for a model: as those that it was trained on, from another layout if one is given.
+def choose_fits(model: Model, layout: Mapping[str, Any], stretch: Stretch | None) -> FitsConfig:
+    """How to read FITS files for a model: as those that it was trained on, save for the settings of ``layout``.
 
     Raises:
-        SettingError: the model was trained with another stretch than that given.
+        SettingError: the model was trained with another stretch than that given, or it does not fit the bands.
+        ModelError: what the model says of FITS makes no sense.
     """
-    trained = None if model.config.fits is None else FitsConfig.from_dict(model.config.fits)
+    try:
+        trained = None if model.config.fits is None else FitsConfig.from_dict(model.config.fits)
+    except SettingError as error:
+        raise ModelError(f"the model's config.json: {error}; train or fetch it again") from error
     if trained and stretch and stretch != trained.stretch:
-        raise SettingError(f"stretch is another than the model was trained with ({trained.stretch}); leave it out")
-    known = trained or FitsConfig()
-    return FitsConfig(layout or known.layout, stretch or known.stretch)
+        known = describe_stretch(trained.stretch) if trained.stretch else "none"
+        raise SettingError(f"stretch is another than the model was trained with ({known}); leave it out")
+    unknown = sorted(set(layout) - {each.name for each in fields(FitsLayout)})
+    if unknown:
+        raise SettingError(f"layout: got {', '.join(unknown)}, expected settings of FitsLayout")
+    config = trained or FitsConfig()
+    return FitsConfig(replace(config.layout, **layout), stretch or config.stretch)
 
 
 def open_images(
@@ -507,7 +517,7 @@ def open_images(
     model: Model,
     label_cols: Sequence[str] = (),
     *,
-    layout: FitsLayout | None = None,
+    layout: Mapping[str, Any] | None = None,
     stretch: Stretch | None = None,
 ) -> ImageDataset:
     """The images of a catalog as a model takes them; those that cannot be read are named when they are come to.
@@ -522,7 +532,7 @@ def open_images(
         channels=config.channels,
         label_cols=label_cols,
         fit=config.fit,
-        fits=choose_fits(model, layout, stretch),
+        fits=choose_fits(model, layout or {}, stretch),
         keep_faulty=True,
     )
 

@@ -3,8 +3,8 @@
 import contextlib
 import itertools
 import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from zoobot.data import tables
 from zoobot.data.datasets import GalaxyDataset, make_loader
-from zoobot.data.fits_images import FitsLayout
 from zoobot.data.stretch import Stretch
 from zoobot.errors import PredictionError, SettingError
 from zoobot.estimators.checkpoint import load_config, load_model
@@ -59,7 +58,7 @@ class RepresentConfig:
         recursive: look in the folder's folders too.
         catalog: a table with ``id_str`` and ``file_loc``.
         image_root: the folder that relative ``file_loc`` of the catalog start from; the catalog's own when left out.
-        layout: where FITS files have their fluxes; as in those that the model was trained on when left out.
+        layout: where FITS files have their fluxes, as ``PredictConfig`` has it.
         stretch: of FITS files; that which the model was trained with when left out.
         shard_dir: a folder of shards, or of TFRecords from elsewhere.
         split: which part of the shards: ``train``, ``test`` or ``unlabelled``.
@@ -85,7 +84,7 @@ class RepresentConfig:
     recursive: bool = False
     catalog: str | Path | None = None
     image_root: str | Path | None = None
-    layout: FitsLayout | None = None
+    layout: Mapping[str, Any] = field(default_factory=dict)
     stretch: Stretch | None = None
     shard_dir: str | Path | None = None
     split: str = "test"

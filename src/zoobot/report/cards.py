@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoobot.data import images
+from zoobot.data.fits_images import FitsConfig
 from zoobot.errors import ImageError
 from zoobot.predictions.catalogue import CREDIBILITY
 from zoobot.report import plots
@@ -145,13 +146,22 @@ def _read_image(run: Run, id_str: str) -> tuple[str | None, str]:
     reason = "no file_loc"
     for path in _image_paths(run, id_str):
         try:
-            pixels = images.read_image(path, size=round(size / kept))
+            pixels = images.read_image(path, size=round(size / kept), fits=_fits_config(run))
         except ImageError as error:
             reason = str(error)
             continue
         edge = (len(pixels) - size) // 2
         return embed_image(np.ascontiguousarray(pixels[edge : edge + size, edge : edge + size])), ""
     return None, reason
+
+
+def _fits_config(run: Run) -> FitsConfig | None:
+    """How the model had FITS files read; fluxes that it had without a stretch are shown with one."""
+    settings = run.config["model"].get("fits") if run.config else None
+    if settings is None:
+        return None
+    config = FitsConfig.from_dict(settings)
+    return config if config.stretch else FitsConfig(config.layout)
 
 
 def _image_paths(run: Run, id_str: str) -> list[Path]:

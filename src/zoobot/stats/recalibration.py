@@ -66,6 +66,11 @@ class Recalibration:
     exponents: tuple[float, ...]
     offsets: tuple[float, ...]
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether the concentrations of every question stay as they are, as with fewer than 20 galaxies."""
+        return all(each == (1.0, 1.0, 0.0) for each in zip(self.scales, self.exponents, self.offsets, strict=True))
+
     def __post_init__(self) -> None:
         """Check the numbers."""
         check_question_index_groups(self.question_index_groups)
