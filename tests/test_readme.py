@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import torch
+import typer.main
 
 from zoobot import schemas
 from zoobot.cli.main import app
@@ -40,10 +41,10 @@ def test_the_tree_is_one(tmp_path):
 
 
 def test_every_option_exists():
-    commands = {command.name: command.callback for command in app.registered_commands}
+    commands = typer.main.get_group(app).commands
     shown = [line.split() for block in blocks("bash") for line in block.splitlines() if line.startswith("zoobot ")]
     used = [words for words in shown if words[1] in commands]
     assert {words[1] for words in used} >= {"create-shards", "train", "predict", "evaluate"}
     for words in used:
-        known = {"--" + name.replace("_", "-") for name in commands[words[1]].__annotations__}
+        known = {option for parameter in commands[words[1]].params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= known

@@ -119,6 +119,10 @@ def train(
     if model.config.weights and model.config.weights["lacking"]:
         lacking = ", ".join(model.config.weights["lacking"])
         typer.echo(f"weights: {weights} lacks some of {model.config.encoder}, which start fresh: {lacking}", err=True)
+    if train_dataset.image_dtype.is_floating_point:
+        typer.echo(
+            "the shards hold fluxes without a stretch: the standard preprocessing takes them as they are", err=True
+        )
     training_config.train_estimator(model, config, train_dataset, test_dataset)
     typer.echo(f"{save_dir}: the best model, history.csv and learning_curve.png")
     kind = " --file-format fits" if model.config.fits else ""

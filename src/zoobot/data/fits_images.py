@@ -334,9 +334,7 @@ def _choose(bands: Sequence[str], count: int, names: Sequence[str]) -> list[int]
             chosen.append(0)  # of a catalog with a column for this band; the file does not tell which one it holds
         else:
             known = f"{', '.join(names)}, or " if names else ""
-            hint = (
-                "" if count > 1 else "; name files of single bands together (file_loc_g, …, or a-{g,r,z}.fits)"
-            )
+            hint = "" if count > 1 else "; name files of single bands together (file_loc_g, …, or a-{g,r,z}.fits)"
             hint += "; are they the other axis (--bands-last)?" if count > _MANY_BANDS else ""
             raise ValueError(f"it has no band {band!r}; it has {known}0 to {count - 1}{hint}")
     return chosen

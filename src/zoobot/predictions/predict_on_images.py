@@ -58,6 +58,7 @@ VIEWS = {"none": 1, "dihedral": 8}
 """How many views of each image the kinds of test-time augmentation take."""
 
 _MOST = 10_000  # samples, or galaxies in a batch: more is a slip of the finger
+_FAILED_COLUMNS = ("id_str", "file_loc", "reason")
 _MOST_FITS_COLUMNS = 999  # FITS standard 4.0, section 7.3.1
 
 
@@ -436,12 +437,20 @@ def check_save_loc(config: PredictConfig) -> None:
     """
     save_loc = Path(config.save_loc)
     friendly = [] if config.friendly_loc is None else [Path(config.friendly_loc)]
-    # a table of failures alone is what a run leaves that could read nothing
-    for path in (save_loc, *friendly):
+    failed = [] if _is_left_alone(failed_path(save_loc), save_loc) else [failed_path(save_loc)]
+    for path in (save_loc, *failed, *friendly):
         if path.exists() and not config.overwrite:
             raise PredictionError(f"save_loc: {path} exists; replace it with --overwrite or choose another name")
     for path in (save_loc, *friendly):
         check_writable(path)
+
+
+def _is_left_alone(failed_loc: Path, save_loc: Path) -> bool:
+    """Whether it is the list of failures that a run left which could read nothing, and wrote no table."""
+    if save_loc.exists() or not failed_loc.is_file():
+        return False
+    with open(failed_loc, "rb") as file:
+        return file.read(64).startswith(",".join(_FAILED_COLUMNS).encode())
 
 
 def check_writable(path: Path) -> None:
@@ -555,7 +564,7 @@ def _write(
     save_loc, failed_loc = Path(config.save_loc), failed_path(config.save_loc)
     if not good.all():
         reasons = [fault for fault in faults if fault]
-        failed = pd.DataFrame({"id_str": ids[~good], "file_loc": files[~good], "reason": reasons})
+        failed = pd.DataFrame(dict(zip(_FAILED_COLUMNS, (ids[~good], files[~good], reasons), strict=True)))
         tables.write_table(failed, failed_loc)
     if not good.any():
         raise PredictionError(
