@@ -16,7 +16,8 @@ from zoobot.errors import PredictionError, SettingError
 from zoobot.estimators import checkpoint, define_model
 from zoobot.predictions.calibration_file import save_calibration
 from zoobot.predictions.catalogue import make_catalogue, make_friendly
-from zoobot.predictions.predict_on_images import PredictConfig, open_images, predict, predict_dataset, predict_mixture
+from zoobot.predictions.predict_on_images import PredictConfig, predict, predict_dataset, predict_mixture
+from zoobot.predictions.sources import open_images
 from zoobot.schemas import Schema
 from zoobot.stats import dirichlet
 from zoobot.stats.recalibration import Recalibration

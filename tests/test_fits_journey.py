@@ -21,7 +21,8 @@ from zoobot.data.shard_writing import BAD_PIXELS_NAME, ShardConfig, create_shard
 from zoobot.data.stretch import STRETCHES
 from zoobot.errors import ImageError, ModelError, PredictionError, SettingError, ShardError
 from zoobot.estimators import checkpoint
-from zoobot.predictions.predict_on_images import choose_fits, predict
+from zoobot.predictions.predict_on_images import predict
+from zoobot.predictions.sources import choose_fits
 from zoobot.report import cards
 from zoobot.report.page import make_report
 from zoobot.training.training_config import TrainConfig, train_estimator

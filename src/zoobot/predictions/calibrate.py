@@ -19,13 +19,10 @@ from zoobot.predictions.calibration_file import choose_calibration_path, list_mo
 from zoobot.predictions.predict_on_images import (
     VIEWS,
     check_writable,
-    choose_fits,
     choose_schema,
-    open_for_each,
-    open_images,
     predict_mixture,
 )
-from zoobot.predictions.sources import open_shards
+from zoobot.predictions.sources import choose_fits, open_for_each, open_images, open_shards
 from zoobot.schemas import Schema
 from zoobot.stats.calibration import Calibration, Estimate, measure_calibration
 from zoobot.stats.concentrations import Floats, round_votes

@@ -1,7 +1,7 @@
 """Predicting how volunteers would vote, for images in a folder, a catalog or shards."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from zoobot.data import tables
 from zoobot.data.catalog import read_catalog
-from zoobot.data.datasets import GalaxyDataset, ImageDataset, make_loader
-from zoobot.data.fits_images import FitsConfig, FitsLayout
-from zoobot.data.stretch import Stretch, describe_stretch
-from zoobot.errors import ModelError, PredictionError, SettingError
+from zoobot.data.datasets import GalaxyDataset, make_loader
+from zoobot.data.stretch import Stretch
+from zoobot.errors import PredictionError, SettingError
 from zoobot.estimators.checkpoint import load_model
 from zoobot.estimators.define_model import Model
 from zoobot.predictions.calibration_file import list_model_folders, load_calibration
@@ -27,7 +26,7 @@ from zoobot.predictions.catalogue import (
     make_catalogue,
     make_friendly,
 )
-from zoobot.predictions.sources import list_folder, open_shards
+from zoobot.predictions.sources import choose_fits, list_folder, open_for_each, open_images, open_shards
 from zoobot.processes import count_cores
 from zoobot.progress import progress_bar
 from zoobot.schemas import Schema
@@ -41,13 +40,10 @@ __all__ = [
     "check_save_loc",
     "check_writable",
     "choose_device",
-    "choose_fits",
     "choose_schema",
     "choose_workers",
     "failed_path",
     "make_views",
-    "open_for_each",
-    "open_images",
     "open_source",
     "predict",
     "predict_dataset",
@@ -238,17 +234,6 @@ def predict(config: PredictConfig | None = None, **settings: Any) -> Predicted:
         device=device,
     )
     return _write(config, datasets[0], drawn, _recalibrate(drawn.concentrations, recalibration), schema)
-
-
-def open_for_each(models: Sequence[Model], open_dataset: Callable[[Model], GalaxyDataset]) -> list[GalaxyDataset]:
-    """A dataset for each model; those that take images of the same size, made in the same way, get the very same."""
-    opened: dict[str, GalaxyDataset] = {}
-    configs = [model.config for model in models]
-    kinds = [repr((config.input_size, config.channels, config.fit, config.fits)) for config in configs]
-    for kind, model in zip(kinds, models, strict=True):
-        if kind not in opened:
-            opened[kind] = open_dataset(model)
-    return [opened[kind] for kind in kinds]
 
 
 def predict_mixture(
@@ -498,52 +483,6 @@ def open_source(config: PredictConfig, model: Model) -> GalaxyDataset:
     elif config.folder_to_predict is not None:
         catalog = list_folder(Path(config.folder_to_predict), config.file_format, recursive=config.recursive)
     return open_images(catalog, model, layout=config.layout, stretch=config.stretch)
-
-
-def choose_fits(model: Model, layout: Mapping[str, Any], stretch: Stretch | None) -> FitsConfig:
-    """How to read FITS files for a model: as those that it was trained on, save for the settings of ``layout``.
-
-    Raises:
-        SettingError: the model was trained with another stretch than that given, or it does not fit the bands.
-        ModelError: what the model says of FITS makes no sense.
-    """
-    try:
-        trained = None if model.config.fits is None else FitsConfig.from_dict(model.config.fits)
-    except SettingError as error:
-        raise ModelError(f"the model's config.json: {error}; train or fetch it again") from error
-    if trained and stretch and stretch != trained.stretch:
-        known = describe_stretch(trained.stretch) if trained.stretch else "none"
-        raise SettingError(f"stretch is another than the model was trained with ({known}); leave it out")
-    unknown = sorted(set(layout) - {each.name for each in fields(FitsLayout)})
-    if unknown:
-        raise SettingError(f"layout: got {', '.join(unknown)}, expected settings of FitsLayout")
-    config = trained or FitsConfig()
-    return FitsConfig(replace(config.layout, **layout), stretch or config.stretch)
-
-
-def open_images(
-    catalog: pd.DataFrame,
-    model: Model,
-    label_cols: Sequence[str] = (),
-    *,
-    layout: Mapping[str, Any] | None = None,
-    stretch: Stretch | None = None,
-) -> ImageDataset:
-    """The images of a catalog as a model takes them; those that cannot be read are named when they are come to.
-
-    Raises:
-        SettingError: as `choose_fits`.
-    """
-    config = model.config
-    return ImageDataset(
-        catalog,
-        size=config.input_size,
-        channels=config.channels,
-        label_cols=label_cols,
-        fit=config.fit,
-        fits=choose_fits(model, layout or {}, stretch),
-        keep_faulty=True,
-    )
 
 
 def choose_workers(device: str, galaxies: int) -> int:
