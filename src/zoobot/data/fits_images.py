@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from zoobot.data.band_files import split_files, split_section
 from zoobot.data.fits_files import QUIET, check_image, find_image, give_reason, open_fits
 from zoobot.data.limits import MAX_PIXELS
-from zoobot.data.stretch import HIGHEST_FLUX, STRETCHES, Stretch
+from zoobot.data.stretch import HIGHEST_FLUX, STRETCHES, Stretch, settings_from_dict
 from zoobot.errors import ImageError, SettingError
 
 __all__ = ["FITS_SUFFIXES", "FitsConfig", "FitsLayout", "looks_like_fits", "read_bands"]
@@ -76,11 +76,7 @@ class FitsLayout:
         Raises:
             SettingError: it holds something else.
         """
-        try:
-            values: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
-            return cls(**values)
-        except (TypeError, AttributeError) as error:  # the latter where it is no mapping
-            raise SettingError(f"fits: got {content!r}, expected the layout of FITS files ({error})") from error
+        return settings_from_dict(cls, content, "fits: ")
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,25 @@ import dataclasses
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zoobot.errors import SettingError
 
-__all__ = ["HIGHEST_FLUX", "STRETCHES", "Stretch", "apply_stretch", "describe_stretch", "fill_bad", "parse_stretch"]
+__all__ = [
+    "HIGHEST_FLUX",
+    "STRETCHES",
+    "Stretch",
+    "apply_stretch",
+    "describe_stretch",
+    "fill_bad",
+    "parse_stretch",
+    "settings_from_dict",
+]
 
+_Settings = TypeVar("_Settings")
 Fluxes = NDArray[np.float32]
 
 _CURVES: dict[str, Callable[[Any], Any]] = {
@@ -106,11 +116,20 @@ class Stretch:
         Raises:
             SettingError: it holds something else.
         """
-        try:
-            values: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
-            return cls(**values)
-        except (TypeError, AttributeError) as error:  # the latter where it is no mapping
-            raise SettingError(f"stretch: got {content!r}, expected the settings of a stretch ({error})") from error
+        return settings_from_dict(cls, content, "stretch: ")
+
+
+def settings_from_dict(kind: type[_Settings], content: Mapping[str, Any], told: str) -> _Settings:
+    """Make settings, a dataclass, of what JSON holds, which has lists for tuples; errors begin with what is ``told``.
+
+    Raises:
+        SettingError: it holds something else.
+    """
+    try:
+        values: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
+        return kind(**values)
+    except (TypeError, AttributeError) as error:  # the latter where it is no mapping
+        raise SettingError(f"{told}got {content!r}, expected the settings of a {kind.__name__} ({error})") from error
 
 
 def _is_range(percentiles: tuple[float, ...]) -> bool:
