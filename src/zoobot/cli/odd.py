@@ -36,4 +36,4 @@ def odd(
     order = f"by {done.rated} ratings, the most interesting first" if done.rated else "the oddest first"
     typer.echo(f"{done.save_loc}: {done.galaxies} galaxies, {order}")
     if done.rate_next:
-        typer.echo(f"to rate next: {' '.join(done.rate_next)}")
+        typer.echo(f"to rate next: {', '.join(done.rate_next)}")
