@@ -378,8 +378,11 @@ def test_the_index_finds_the_same_and_is_made_anew_for_others(tmp_path):
     assert done.index_loc == index_path(path)
     made = done.index_loc.stat().st_mtime_ns
     exact, found = (pd.read_csv(tmp_path / name) for name in ("exact.csv", "index.csv"))
-    assert (exact["id_str"] == found["id_str"]).mean() > 0.9
-    np.testing.assert_allclose(exact["similarity"], found["similarity"], atol=0.01)
+    # the index is built by threads, in no fixed order, and may miss a neighbour; what it finds has its true similarity
+    pairs = [name for name in exact.columns if exact[name].dtype.kind not in "fi"]
+    both = exact.merge(found, on=pairs, suffixes=("", "_found"))
+    assert len(both) > 0.9 * len(exact)
+    np.testing.assert_allclose(both["similarity"], both["similarity_found"], atol=0.01)
     find_similar(path, ids, tmp_path / "index.csv", number=5, exact=False)
     assert done.index_loc.stat().st_mtime_ns == made
     write(path, generator.normal(0, 1, (300, 16)))
