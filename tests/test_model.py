@@ -165,7 +165,7 @@ def test_each_sample_is_a_thinned_network() -> None:
 
 def test_samples_average_to_the_whole_network() -> None:
     class LinearHead(Head):
-        def concentrations(self, logits: Tensor) -> Tensor:
+        def activate(self, logits: Tensor) -> Tensor:
             return logits
 
     head = LinearHead(n_features=50, output_dim=3, dropout_rate=0.2).eval()
@@ -191,7 +191,7 @@ def test_gradients_reach_every_weight() -> None:
 
 def test_parts_of_your_own() -> None:
     class Softplus(Head):
-        def concentrations(self, logits: Tensor) -> Tensor:
+        def activate(self, logits: Tensor) -> Tensor:
             return nn.functional.softplus(logits)
 
     class Upside(Augment):
@@ -303,7 +303,7 @@ def test_a_failed_save_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.
     def fail(*arguments: object) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint, "_write_card", fail)
+    monkeypatch.setattr(checkpoint, "write_card", fail)
     with pytest.raises(KeyboardInterrupt):
         checkpoint.save_model(make_model(dropout_rate=0.1), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -40,7 +40,9 @@ class _RateColumn(ProgressColumn):
 
 
 @contextlib.contextmanager
-def progress_bar(description: str, total: int, *, unit: str = "galaxies", done: int = 0) -> Iterator[Advance]:
+def progress_bar(
+    description: str, total: int, *, unit: str = "galaxies", done: int = 0, show: bool = True
+) -> Iterator[Advance]:
     """Show a bar on standard error; call what it gives with the number just done, and a note if you like.
 
     ``done`` were there already when it began, of an interrupted run, say.
@@ -55,7 +57,7 @@ def progress_bar(description: str, total: int, *, unit: str = "galaxies", done: 
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=Console(stderr=True), disable=not show) as progress:
         task = progress.add_task(description, total=total, completed=done, done_before=done, note="")
 
         def advance(done: int, note: str = "") -> None:

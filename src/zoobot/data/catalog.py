@@ -19,7 +19,7 @@ from zoobot.data.file_checks import describe_absence, find_absent
 from zoobot.data.tables import read_table
 from zoobot.errors import CatalogError, SettingError
 
-__all__ = ["catalog_fingerprint", "read_catalog", "sample_catalog", "split_catalog"]
+__all__ = ["catalog_fingerprint", "hash_order", "read_catalog", "sample_catalog", "split_catalog"]
 
 _LONGEST_SHOWN = 60  # characters
 _EXPECTED_VOTES = {
@@ -103,7 +103,7 @@ def split_catalog(catalog: pd.DataFrame, *, eval_size: int, seed: int = 0) -> tu
             f"eval_size (--eval-size): got {eval_size} of {len(catalog)} galaxies; expected at least 1 and "
             f"fewer than all, so that both train and test have some"
         )
-    order = _hash_order(catalog["id_str"], "split", seed)
+    order = hash_order(catalog["id_str"], "split", seed)
     test, train = (catalog.iloc[part].reset_index(drop=True) for part in np.split(order, [eval_size]))
     return train, test
 
@@ -125,7 +125,7 @@ def sample_catalog(catalog: pd.DataFrame, n: int | None, seed: int = 0) -> pd.Da
         raise SettingError(f"n (--max-labelled, --max-unlabelled): got {n}; expected at least 1 galaxy")
     if n is None or n >= len(catalog):
         return catalog
-    return catalog.iloc[_hash_order(catalog["id_str"], "sample", seed)[:n]].reset_index(drop=True)
+    return catalog.iloc[hash_order(catalog["id_str"], "sample", seed)[:n]].reset_index(drop=True)
 
 
 def catalog_fingerprint(catalog: pd.DataFrame, columns: Sequence[str]) -> str:
@@ -158,7 +158,18 @@ def _update_with_json(fingerprint: "hashlib._Hash", texts: "pd.Series[str]") -> 
     fingerprint.update(b"]")
 
 
-def _hash_order(ids: "pd.Series[str]", purpose: str, seed: int) -> NDArray[np.intp]:
+def hash_order(ids: "pd.Series[str]", purpose: str, seed: int) -> NDArray[np.intp]:
+    """Give the positions of ids in the order of a keyed hash (BLAKE2b): a shuffle that no order of the ids changes.
+
+    Args:
+        ids: unique.
+        purpose: at most 16 letters; orders of other purposes have nothing to do with one another.
+        seed: of orders of the same purpose.
+
+    >>> ids = pd.Series(list("abcd"))
+    >>> ids[hash_order(ids, "split", 0)].tolist() == ids[::-1].iloc[hash_order(ids[::-1], "split", 0)].tolist()
+    True
+    """
     keyed = hashlib.blake2b(digest_size=16, key=str(seed).encode(), person=purpose.encode())
     digests = bytearray()
     for id_str in ids:

@@ -14,8 +14,20 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from zoobot.data import images
 from zoobot.data.fits_images import FitsConfig
 from zoobot.errors import CatalogError, ImageError, SettingError, ZoobotError
+from zoobot.progress import progress_bar
 
-__all__ = ["Batch", "GalaxyDataset", "ImageDataset", "describe_dataset", "make_loader"]
+__all__ = [
+    "Batch",
+    "GalaxyDataset",
+    "ImageDataset",
+    "MemoryDataset",
+    "describe_dataset",
+    "load_images",
+    "make_loader",
+]
+
+_MOST_BYTES = 8 * 2**30  # of images in memory
+_SHOWN = 5  # faults of images
 
 
 class Batch(NamedTuple):
@@ -140,6 +152,81 @@ class ImageDataset(Dataset[Batch]):
     def _read(self, path: str | Path) -> images.Picture:
         height, _, channels = self.image_shape
         return images.read_picture(path, size=height, channels=channels, fit=self._fit, fits=self._fits)
+
+
+class MemoryDataset(Dataset[Batch]):
+    """Galaxies whose images are all in memory: for the few hundred of a finetuning.
+
+    Args:
+        images: (galaxies, height, width, channels).
+        votes: (galaxies, answers) float32.
+        label_cols: names of the answers.
+        id_str: the galaxies' names.
+        file_loc: the files that the images come from.
+    """
+
+    def __init__(
+        self,
+        images: torch.Tensor,
+        votes: torch.Tensor,
+        label_cols: Sequence[str],
+        id_str: Sequence[str],
+        file_loc: Sequence[str],
+    ) -> None:
+        self.images, self.votes, self.label_cols = images, votes, list(label_cols)
+        self.id_str, self.file_loc = list(id_str), list(file_loc)
+        height, width, channels = images.shape[1:]
+        self.image_shape = (height, width, channels)
+
+    def __len__(self) -> int:
+        """The number of galaxies."""
+        return len(self.id_str)
+
+    def __getitem__(self, position: int) -> Batch:
+        """A batch of one galaxy."""
+        return self.__getitems__([position])
+
+    def __getitems__(self, positions: Sequence[int]) -> Batch:
+        """Gather these galaxies, in this order."""
+        rows = torch.as_tensor(positions, dtype=torch.long)
+        ids = [self.id_str[position] for position in positions]
+        return Batch(self.images[rows], self.votes[rows], ids, [""] * len(ids), np.zeros(len(ids), np.int64))
+
+    def take(self, positions: Sequence[int] | NDArray[np.intp]) -> "MemoryDataset":
+        """A dataset of these galaxies alone."""
+        chosen = [int(position) for position in positions]
+        rows = torch.as_tensor(chosen, dtype=torch.long)
+        ids, files = [self.id_str[row] for row in chosen], [self.file_loc[row] for row in chosen]
+        return MemoryDataset(self.images[rows], self.votes[rows], self.label_cols, ids, files)
+
+
+def load_images(dataset: ImageDataset, *, workers: int = 0) -> MemoryDataset:
+    """Read all images of a dataset into memory.
+
+    Args:
+        dataset: made with ``keep_faulty``, so that all faults are found and told at once.
+        workers: processes that decode.
+
+    Raises:
+        SettingError: the images would need more than 8 GiB.
+        ImageError: some cannot be read; the first few are named.
+    """
+    height, width, channels = dataset.image_shape
+    if len(dataset) * height * width * channels > _MOST_BYTES:
+        raise SettingError(
+            f"{len(dataset)} images of {height}×{width}×{channels} are too many for memory; make them smaller "
+            "(--image-size), or use zoobot create-shards and zoobot train --weights"
+        )
+    parts, faults = [], []
+    with progress_bar("reading images", len(dataset)) as advance:
+        for batch in make_loader(dataset, 32, workers=workers):
+            parts.append(batch.images)
+            faults += [fault for fault in batch.faults if fault]
+            advance(len(batch.images))
+    if faults:
+        shown = faults[:_SHOWN] + ([f"and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else [])
+        raise ImageError("\n".join([*shown, "mend these files, or take their rows out of the catalog"]))
+    return MemoryDataset(torch.cat(parts), dataset.votes, dataset.label_cols, dataset.id_str, dataset.file_loc)
 
 
 def make_loader(

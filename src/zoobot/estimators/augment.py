@@ -10,7 +10,19 @@ from torch import Tensor, nn
 
 from zoobot.errors import ModelError, SettingError
 
-__all__ = ["PREPROCESSES", "Augment", "AugmentConfig", "check_images", "register_preprocess", "warp"]
+__all__ = [
+    "PREPROCESSES",
+    "VIEWS",
+    "Augment",
+    "AugmentConfig",
+    "check_images",
+    "make_views",
+    "register_preprocess",
+    "warp",
+]
+
+VIEWS = {"none": 1, "dihedral": 8}
+"""How many views of each image the kinds of test-time augmentation take."""
 
 _LARGEST = 8_192  # no size or count of a model is larger; a damaged file's may be
 _CPU_CHUNK = 8  # images at a time on a CPU: their floats stay in its cache, which halves the time at 300 pixels
@@ -248,3 +260,17 @@ def register_preprocess(name: str, factory: Callable[[AugmentConfig], nn.Module]
     >>> _ = PREPROCESSES.pop("still")
     """
     PREPROCESSES[name] = factory
+
+
+def make_views(images: Tensor, tta: str) -> Iterator[Tensor]:
+    """Give images (batch, height, width, channels) as they are and, if ``dihedral``, in all quarter turns and mirrors.
+
+    >>> len(list(make_views(torch.zeros(2, 4, 4, 3), "dihedral")))
+    8
+    """
+    if tta == "none":
+        yield images
+        return
+    for mirrored in (images, images.flip(2)):
+        for turns in range(4):
+            yield torch.rot90(mirrored, turns, (1, 2))

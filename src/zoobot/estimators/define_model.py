@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +19,10 @@ __all__ = [
     "HEADS",
     "DirichletHead",
     "Head",
+    "LinearHead",
     "Model",
     "ModelConfig",
+    "SoftmaxHead",
     "WideHead",
     "build_model",
     "get_model",
@@ -58,6 +60,10 @@ class ModelConfig(AugmentConfig):
     """Where the encoder's first weights came from: source, sha256 and the tensors they lacked; None: from scratch."""
     dropout_rate: float = 0.2
     """Share of the features that dropout leaves out, from 0 to below 1."""
+    drop_path_rate: float = 0.0
+    """Share of galaxies for which the encoder's last block is skipped in training; the first's never is."""
+    targets: tuple[str, ...] = ()
+    """What a regression predicts; empty where a schema names the answers."""
 
     def _faults(self) -> Iterator[str]:
         yield from super()._faults()
@@ -71,8 +77,13 @@ class ModelConfig(AugmentConfig):
         for name in ("fits", "weights"):
             if not isinstance(getattr(self, name), dict | None):
                 yield f"{name}: got {getattr(self, name)!r}, expected a dictionary, or None"
-        if type(self.dropout_rate) not in (int, float) or not 0 <= self.dropout_rate < 1:
-            yield f"dropout_rate: got {self.dropout_rate!r}, expected a number from 0 to below 1"
+        for name in ("dropout_rate", "drop_path_rate"):
+            if type(getattr(self, name)) not in (int, float) or not 0 <= getattr(self, name) < 1:
+                yield f"{name}: got {getattr(self, name)!r}, expected a number from 0 to below 1"
+        if not (isinstance(self.targets, tuple) and all(isinstance(name, str) for name in self.targets)):
+            yield f"targets: got {self.targets!r}, expected a tuple of names"
+        elif len(self.targets) not in (0, self.output_dim):
+            yield f"targets: got {len(self.targets)} names, expected none, or one for each of {self.output_dim} outputs"
 
     def to_dict(self) -> dict[str, Any]:
         """Give the settings as plain types that JSON can hold."""
@@ -103,9 +114,15 @@ class ModelConfig(AugmentConfig):
 class Head(nn.Module):
     """From features to concentrations: dropout, a linear layer, and what a subclass makes of its output.
 
-    A head of your own gives :meth:`concentrations` and is registered with :func:`register_head`.
+    A head of your own gives :meth:`activate` and is registered with :func:`register_head`.
     Computed in float32, also under autocast.
+
+    Attributes:
+        task: ``votes``, whose outputs are concentrations; ``classification``, the chances of classes; or
+            ``regression``, numbers.
     """
+
+    task: ClassVar[str] = "votes"
 
     def __init__(self, n_features: int, output_dim: int, dropout_rate: float) -> None:
         """Build the linear layer, (n_features) to (output_dim)."""
@@ -113,7 +130,7 @@ class Head(nn.Module):
         self.dropout_rate = dropout_rate
         self.linear = nn.Linear(n_features, output_dim)
 
-    def concentrations(self, logits: Tensor) -> Tensor:
+    def activate(self, logits: Tensor) -> Tensor:
         """Turn the linear layer's output, any real numbers, into concentrations above 0 of the same shape."""
         raise NotImplementedError
 
@@ -121,7 +138,7 @@ class Head(nn.Module):
         """Predict from features (batch, n_features): concentrations (batch, output_dim), float32."""
         with torch.autocast(features.device.type, enabled=False):
             kept = F.dropout(features.float(), self.dropout_rate, self.training)
-            return self.concentrations(F.linear(kept, self.linear.weight.float(), self.linear.bias.float()))
+            return self.activate(F.linear(kept, self.linear.weight.float(), self.linear.bias.float()))
 
     def sample(self, features: Tensor, n_samples: int, seed: int = 0) -> Tensor:
         """Predict with ``n_samples`` thinned networks (Monte Carlo dropout, arXiv:1506.02142).
@@ -150,7 +167,7 @@ class Head(nn.Module):
         thinned = masks.to(weight.device)[:, None] * weight
         with torch.autocast(features.device.type, enabled=False):
             logits = F.linear(features.float(), thinned.flatten(0, 1))
-            return self.concentrations(logits.view(len(features), n_samples, len(bias)) + bias)
+            return self.activate(logits.view(len(features), n_samples, len(bias)) + bias)
 
 
 class DirichletHead(Head):
@@ -171,7 +188,7 @@ class DirichletHead(Head):
         super().__init__(n_features, output_dim, dropout_rate)
         nn.init.constant_(self.linear.bias, -4.0)
 
-    def concentrations(self, logits: Tensor) -> Tensor:
+    def activate(self, logits: Tensor) -> Tensor:
         """Map real numbers to the range 1 to 101."""
         return 1 + 100 * torch.sigmoid(logits)
 
@@ -192,12 +209,53 @@ class WideHead(Head):
         super().__init__(n_features, output_dim, dropout_rate)
         nn.init.zeros_(self.linear.bias)
 
-    def concentrations(self, logits: Tensor) -> Tensor:
+    def activate(self, logits: Tensor) -> Tensor:
         """Bound them, evenly in their logarithm."""
         return 10 ** (4 * torch.sigmoid(logits.float()) - 2)
 
 
-HEADS: dict[str, Callable[[int, int, float], Head]] = {"dirichlet": DirichletHead, "wide": WideHead}
+class SoftmaxHead(Head):
+    """The chance of each class, which sum to 1: for galaxies with one label each instead of votes.
+
+    >>> SoftmaxHead(n_features=8, output_dim=2, dropout_rate=0.2)(torch.zeros(1, 8)).sum().round(decimals=3).item()
+    1.0
+    """
+
+    task = "classification"
+
+    def activate(self, logits: Tensor) -> Tensor:
+        """Make chances of them."""
+        return logits.softmax(dim=-1)
+
+
+class LinearHead(Head):
+    """Numbers, such as a bulge fraction: for regression.
+
+    The layer works on the scale of :attr:`location` and :attr:`scale`, which training sets to the mean and the standard
+    deviation of what it learns from.
+    """
+
+    task = "regression"
+    location: Tensor
+    scale: Tensor
+
+    def __init__(self, n_features: int, output_dim: int, dropout_rate: float) -> None:
+        """Start with the scale as it is."""
+        super().__init__(n_features, output_dim, dropout_rate)
+        self.register_buffer("location", torch.zeros(output_dim))
+        self.register_buffer("scale", torch.ones(output_dim))
+
+    def activate(self, logits: Tensor) -> Tensor:
+        """Bring them back to the scale of the targets."""
+        return self.location + self.scale * logits
+
+
+HEADS: dict[str, Callable[[int, int, float], Head]] = {
+    "dirichlet": DirichletHead,
+    "wide": WideHead,
+    "softmax": SoftmaxHead,
+    "linear": LinearHead,
+}
 """Heads by name: called with the number of features, the number of answers and the dropout rate."""
 
 
@@ -205,7 +263,7 @@ def register_head(name: str, head: Callable[[int, int, float], Head]) -> None:
     """Make a head of your own available to ``get_model(head=name)``; register it before loading a model, too.
 
     >>> class UnboundedHead(Head):
-    ...     def concentrations(self, logits):
+    ...     def activate(self, logits):
     ...         return torch.nn.functional.softplus(logits) + 1e-3
     >>> register_head("unbounded", UnboundedHead)
     >>> _ = HEADS.pop("unbounded")
@@ -372,7 +430,8 @@ def build_model(config: ModelConfig, schema: Schema | None = None) -> Model:
     """
     create_preprocess = _look_up(PREPROCESSES, "preprocess", config.preprocess)
     create_head = _look_up(HEADS, "head", config.head)
-    encoder = create_encoder(config.encoder, config.channels, config.resize_size)
+    options = {"drop_path_rate": config.drop_path_rate} if config.drop_path_rate else {}
+    encoder = create_encoder(config.encoder, config.channels, config.resize_size, **options)
     head = create_head(count_features(encoder, config.encoder), config.output_dim, config.dropout_rate)
     return Model(create_preprocess(config), encoder, head, config, schema)
 

@@ -57,6 +57,11 @@ def create_encoder(name: str, channels: int = 3, image_size: int | None = None, 
     else:
         encoder = _create_timm_encoder(name, channels, image_size, options)
     count_features(encoder, name)
+    for module in encoder.modules():
+        if isinstance(
+            module, nn.Hardtanh
+        ):  # ReLU6: overwriting its input means copying that first, a tenth of the time
+            module.inplace = False
     encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return encoder
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 from zoobot.data.datasets import Batch, GalaxyDataset, make_loader
 from zoobot.errors import TrainingError
 from zoobot.estimators.define_model import Model
+from zoobot.estimators.layers import freeze_layers, learning_rate_scales
 
 if TYPE_CHECKING:
     from zoobot.training.training_config import TrainConfig
@@ -44,10 +45,17 @@ def _mix(*numbers: int) -> int:
 
 
 class EpochSampler(Sampler[int]):
-    """A random order of all galaxies that depends only on the seed and the epoch, which Lightning tells it."""
+    """A random order of all galaxies that depends only on the seed and the epoch, which Lightning tells it.
 
-    def __init__(self, length: int, seed: int, epoch: int) -> None:
-        self._length, self._seed, self._epoch = length, seed, epoch
+    Args:
+        length: the number of galaxies.
+        seed: of the run.
+        epoch: the first.
+        order: the dataset's own way to an order of all galaxies from a seed, if it has one; else it is a shuffle.
+    """
+
+    def __init__(self, length: int, seed: int, epoch: int, order: Callable[[int], Sequence[int]] | None = None) -> None:
+        self._length, self._seed, self._epoch, self._order = length, seed, epoch, order
 
     def set_epoch(self, epoch: int) -> None:
         """Change the order."""
@@ -59,7 +67,11 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         """Their positions."""
-        generator = torch.Generator().manual_seed(_mix(self._seed, self._epoch))
+        seed = _mix(self._seed, self._epoch)
+        if self._order is not None:
+            yield from self._order(seed)
+            return
+        generator = torch.Generator().manual_seed(seed)
         yield from torch.randperm(self._length, generator=generator).tolist()
 
 
@@ -75,7 +87,7 @@ class GalaxyData(pl.LightningDataModule):
         if self.trainer is None:
             raise RuntimeError("a trainer must ask for it, which knows the epoch")
         epoch = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
-        sampler = EpochSampler(len(self._train), self._settings.seed, epoch)
+        sampler = EpochSampler(len(self._train), self._settings.seed, epoch, getattr(self._train, "epoch_order", None))
         batch_size = self._settings.batch_size
         while len(sampler) > 1 and len(sampler) % batch_size == 1:
             batch_size += 1  # batch normalisation cannot take a last batch of one galaxy
@@ -108,13 +120,25 @@ class EstimatorModule(pl.LightningModule):
         self._started = time.monotonic()
         self._unchecked: tuple[Tensor, list[str]] | None = None
         self._totals: dict[str, Tensor] = {}
+        self._still = [] if settings.layers is None else freeze_layers(model.encoder, settings.layers)
+        if settings.freeze_batch_norm:
+            norms = (nn.modules.batchnorm._NormBase,)  # of any dimension, timm's own too
+            self._still += [part for part in model.encoder.modules() if isinstance(part, norms)]
+        self.train()
+
+    def train(self, mode: bool = True) -> "EstimatorModule":
+        """Train, save what is frozen."""
+        super().train(mode)
+        for part in self._still:
+            part.eval()
+        return self
 
     # one step
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the learning rate and the seed of this step."""
         for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = self.settings.learning_rate * learning_rate_factor(self.progress())
+            group["lr"] = group["share"] * self.settings.learning_rate * learning_rate_factor(self.progress())
         torch.manual_seed(_mix(self.settings.seed, self.global_step, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -187,13 +211,16 @@ class EstimatorModule(pl.LightningModule):
         return min(1.0, max(by_time, by_steps))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW; no weight decay on biases and normalisation, which have one dimension."""
-        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        """AdamW; no weight decay on biases and normalisation, which have one dimension; early layers learn slower."""
+        shares = learning_rate_scales(self.model.encoder, self.settings.layer_decay)
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                share = shares.get(name.removeprefix("encoder."), 1.0)
+                decay = self.settings.weight_decay if parameter.ndim > 1 else 0.0
+                groups.setdefault((share, decay), []).append(parameter)
         return torch.optim.AdamW(
-            [
-                {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.settings.weight_decay},
-                {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-            ],
+            [{"params": group, "share": share, "weight_decay": decay} for (share, decay), group in groups.items()],
             lr=self.settings.learning_rate,
             fused=self.device.type in ("cpu", "cuda"),
         )

@@ -8,7 +8,15 @@ from torch import Tensor, nn
 from zoobot.errors import SettingError
 from zoobot.stats.concentrations import check_question_index_groups
 
-__all__ = ["MultiquestionLoss", "calculate_multiquestion_loss", "get_multiquestion_loss"]
+__all__ = [
+    "ClassificationLoss",
+    "MultiquestionLoss",
+    "RegressionLoss",
+    "calculate_multiquestion_loss",
+    "get_multiquestion_loss",
+]
+
+_LEAST_CHANCE = 1e-12
 
 
 class MultiquestionLoss(nn.Module):
@@ -102,3 +110,69 @@ def calculate_multiquestion_loss(
     """
     losses: Tensor = MultiquestionLoss(question_index_groups)(votes, concentrations)
     return losses
+
+
+class ClassificationLoss(nn.Module):
+    """Cross-entropy of one label a galaxy, ``−w_k Σ_j y_j log p_j``, k being the label.
+
+    With label smoothing s, y is 1 − s for the label plus s / classes for each (Szegedy et al. 2016, arXiv:1512.00567).
+
+    Args:
+        weights: (classes,), of the galaxies of each class; 1 when left out.
+        smoothing: s, from 0 to below 1.
+
+    Raises:
+        SettingError: the smoothing is out of range, or (when called) shapes do not fit.
+
+    >>> loss = ClassificationLoss()
+    >>> loss(torch.tensor([[0.0, 1.0]]), torch.tensor([[0.75, 0.25]]))  # -log(1/4)
+    tensor([[1.3863]])
+    """
+
+    weights: Tensor | None
+
+    def __init__(self, weights: Sequence[float] | None = None, smoothing: float = 0.0) -> None:
+        """Check the smoothing."""
+        super().__init__()
+        if not 0 <= smoothing < 1:
+            raise SettingError(f"label smoothing: got {smoothing}, expected a number from 0 to below 1, such as 0.1")
+        self.smoothing = smoothing
+        self.register_buffer("weights", None if weights is None else torch.tensor(weights), persistent=False)
+
+    def forward(self, labels: Tensor, chances: Tensor) -> Tensor:
+        """Losses (galaxies, 1) of labels, 1 in the column of the class and 0 elsewhere, and chances, both alike."""
+        _check_alike("labels, chances", labels, chances)
+        smooth = (1 - self.smoothing) * labels + self.smoothing / labels.shape[1]
+        losses = -(smooth * chances.clamp_min(_LEAST_CHANCE).log()).sum(dim=1, keepdim=True)
+        return losses if self.weights is None else losses * (labels @ self.weights.to(labels))[:, None]
+
+
+class RegressionLoss(nn.Module):
+    """Square error of each number, in units of its scale.
+
+    Args:
+        scale: (numbers,), above 0: such as the standard deviation of what is learnt from.
+
+    Raises:
+        SettingError: when called, shapes do not fit.
+
+    >>> RegressionLoss([2.0])(torch.tensor([[1.0]]), torch.tensor([[5.0]]))
+    tensor([[4.]])
+    """
+
+    scale: Tensor
+
+    def __init__(self, scale: Sequence[float]) -> None:
+        """Keep the scale."""
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(scale), persistent=False)
+
+    def forward(self, targets: Tensor, predicted: Tensor) -> Tensor:
+        """Losses (galaxies, numbers) of targets and predictions, both alike."""
+        _check_alike("targets, predicted", targets, predicted)
+        return ((predicted - targets) / self.scale.to(targets)) ** 2
+
+
+def _check_alike(names: str, first: Tensor, second: Tensor) -> None:
+    if first.shape != second.shape or first.ndim != 2:
+        raise SettingError(f"{names}: got shapes {tuple(first.shape)} and {tuple(second.shape)}, expected two alike")

@@ -29,7 +29,7 @@ from zoobot.training.callbacks import LAST_NAME, KeepBest, SaveLast, ShowProgres
 from zoobot.training.estimator_module import EstimatorModule, GalaxyData, MultiquestionLossFunction
 from zoobot.training.history import HISTORY_NAME, save_learning_curve
 
-__all__ = ["TrainConfig", "train_estimator"]
+__all__ = ["TrainConfig", "clear_folder", "train_estimator"]
 
 _PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 # settings that may change when a run goes on
@@ -43,6 +43,7 @@ _FREE_SETTINGS = {
     "devices",
     "resume",
     "overwrite",
+    "show_progress",
 }
 
 
@@ -57,6 +58,9 @@ class TrainConfig:
         batch_size: galaxies a step, on each device.
         learning_rate: of AdamW at its height; it warms up for a twentieth of the run, then falls to zero like a cosine.
         weight_decay: of AdamW, on everything but biases and normalisation.
+        layers: how many of the encoder's last layers learn besides the head, as timm counts them; all when left out.
+        layer_decay: each layer learns this much slower than the one after it; 1 for all alike.
+        freeze_batch_norm: keep the running statistics of batch normalisation as they are, as small data asks for.
         ema_decay: keep, test and save a running mean of the weights with this memory (0.999, say); off when left out.
         max_minutes: stop after this time; the learning rate falls so as to reach zero then.
         precision: ``32-true``, ``bf16-mixed``, ``16-mixed``; ``auto`` is bf16-mixed on a GPU, or a CPU
@@ -67,6 +71,7 @@ class TrainConfig:
         seed: what decides the order of galaxies, augmentation and dropout.
         resume: go on with an interrupted run in ``log_dir``, if there is one.
         overwrite: begin anew where ``log_dir`` holds a model already.
+        show_progress: say how it goes.
 
     Raises:
         SettingError: a value is outside what it may be.
@@ -78,6 +83,9 @@ class TrainConfig:
     batch_size: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
+    layers: int | None = None
+    layer_decay: float = 1.0
+    freeze_batch_norm: bool = False
     ema_decay: float | None = None
     max_minutes: float | None = None
     precision: str = "auto"
@@ -87,6 +95,7 @@ class TrainConfig:
     seed: int = 0
     resume: bool = False
     overwrite: bool = False
+    show_progress: bool = True
 
     def __post_init__(self) -> None:
         """Check the values and fill in those that depend on others."""
@@ -104,6 +113,10 @@ class TrainConfig:
             raise SettingError(f"weight_decay is {self.weight_decay}; it must be a number from 0")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise SettingError(f"ema_decay is {self.ema_decay}; it must be between 0 and 1, such as 0.999")
+        if self.layers is not None and self.layers < 0:
+            raise SettingError(f"layers is {self.layers}; it must be from 0 (the head alone), or left out for all")
+        if not 0 < self.layer_decay <= 1:
+            raise SettingError(f"layer_decay is {self.layer_decay}; it must be above 0 and at most 1, such as 0.8")
         if self.workers is not None and self.workers < 0:
             raise SettingError(f"workers is {self.workers}; it must be 0 or more")
         if self.precision not in _PRECISIONS:
@@ -150,9 +163,10 @@ def train_estimator(
     }
     keeper = KeepBest(folder, config.patience, model.schema.question_names if model.schema else [], metadata)
     stopper = StopOnInterrupt()
-    trainer = _make_trainer(config, keeper, stopper, ShowProgress(keeper, config.epochs, len(train_dataset)))
+    shown = [ShowProgress(keeper, config.epochs, len(train_dataset))] if config.show_progress else []
+    trainer = _make_trainer(config, keeper, stopper, *shown)
     if not config.resume:
-        _clear_folder(folder, overwrite=config.overwrite)
+        clear_folder(folder, overwrite=config.overwrite)
     elif _check_run(folder, model, metadata):
         Console(stderr=True).print(f"the run in {folder} has come to its end; there is nothing to go on with")
         return _load_best(model, folder)
@@ -197,8 +211,12 @@ def _check_fit(model: Model, *datasets: GalaxyDataset) -> None:
             )
 
 
-def _clear_folder(folder: Path, *, overwrite: bool) -> None:
-    """Refuse to train over a model, or delete what a run leaves."""
+def clear_folder(folder: Path, *, overwrite: bool) -> None:
+    """Delete what a run leaves in a folder, if that is wanted.
+
+    Raises:
+        TrainingError: it holds a model or a run, and is not to be overwritten.
+    """
     ours = [folder / name for name in ("config.json", "model.safetensors", CALIBRATION_NAME, LAST_NAME, HISTORY_NAME)]
     if not any(path.exists() for path in ours):
         return
