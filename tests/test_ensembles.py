@@ -16,7 +16,8 @@ from zoobot.errors import PredictionError, SettingError
 from zoobot.estimators import checkpoint, define_model
 from zoobot.predictions.calibration_file import save_calibration
 from zoobot.predictions.catalogue import make_catalogue, make_friendly
-from zoobot.predictions.predict_on_images import PredictConfig, predict, predict_dataset, predict_mixture
+from zoobot.predictions.drawing import predict_mixture
+from zoobot.predictions.predict_on_images import PredictConfig, predict
 from zoobot.predictions.sources import open_images
 from zoobot.schemas import Schema
 from zoobot.stats import dirichlet
@@ -84,8 +85,8 @@ def test_dihedral_views_are_the_eight_of_the_square_and_the_first_is_the_image_i
 
             return Batch(images, torch.zeros(1, 0), ["a"], [""], np.zeros(1, int))
 
-    found = predict_dataset(model, OneImage(), n_samples=1, tta="dihedral").concentrations
-    plain = predict_dataset(model, OneImage(), n_samples=1).concentrations
+    found = predict_mixture([model], [OneImage()], n_samples=1, tta="dihedral").concentrations
+    plain = predict_mixture([model], [OneImage()], n_samples=1).concentrations
     assert found.shape == (1, 8, ANSWERS)
     np.testing.assert_allclose(found[:, :1], plain, rtol=1e-5)
     picture = images[0].numpy()

@@ -1,5 +1,7 @@
 """Which layers of an encoder learn, and how fast."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -20,7 +22,7 @@ def test_layers_that_are_trained_are_the_last_ones(name):
         counts.append(sum(p.numel() for p in encoder.parameters() if p.requires_grad))
     assert counts[0] == 0
     assert counts[-1] == sum(p.numel() for p in encoder.parameters())
-    assert all(fewer < more for fewer, more in zip(counts, counts[1:], strict=False))
+    assert all(fewer < more for fewer, more in itertools.pairwise(counts))
     shares = learning_rate_scales(encoder, 0.5)
     assert set(shares) == {name for name, _ in encoder.named_parameters()}
     freeze_layers(encoder, 1)

@@ -99,7 +99,11 @@ def test_views_make_it_blind_to_turns_and_mirrors(catalog, model_dir, tmp_path):
         path = tmp_path / f"{name}.parquet"
         represent(
             RepresentConfig(
-                checkpoint_dir=model_dir, folder=tmp_path / name, save_loc=path, tta="dihedral", dtype="float32"
+                checkpoint_dir=model_dir,
+                folder_to_predict=tmp_path / name,
+                save_loc=path,
+                tta="dihedral",
+                dtype="float32",
             )
         )
         found[name] = read(path)
@@ -174,7 +178,7 @@ def test_images_that_cannot_be_read_are_listed(catalog, model_dir, tmp_path, pca
         ({"columns": "many"}, "columns is 'many'"),
         ({"pca": 0}, "pca is 0"),
         ({"pca": 2, "pca_from": "r.parquet"}, "exclude each other"),
-        ({"folder": "images"}, "just one of"),
+        ({"folder_to_predict": "images"}, "just one of"),
         ({"tta": "all"}, "tta is 'all'"),
     ],
 )

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from zoobot.errors import SettingError
 
-__all__ = ["count_cores", "map_in_processes"]
+__all__ = ["count_cores", "end_with_parent", "map_in_processes"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -42,7 +42,7 @@ def map_in_processes(
         yield from ((item, function(item)) for item in items)
         return
     # fresh processes and no forks: a copy of threads' locks may never be opened again
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_begin)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=end_with_parent)
     try:
         futures = {pool.submit(function, item): item for item in items}
         for future in as_completed(futures):
@@ -55,8 +55,8 @@ def map_in_processes(
         pool.shutdown(cancel_futures=True)
 
 
-def _begin() -> None:
-    """Leave Ctrl-C to the parent, and end if it is killed."""
+def end_with_parent() -> None:
+    """Leave Ctrl-C to the process that began this one, and end if it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -21,7 +21,9 @@ def represent(
         Path | None,
         typer.Option(help="Where the catalog's relative file_loc start.", show_default="the catalog's folder"),
     ] = None,
-    shard_dir: Annotated[Path | None, typer.Option(help="Folder of shards, instead of a folder of images.")] = None,
+    shard_dir: Annotated[
+        str | None, typer.Option(help="Folder of shards, or its URL, instead of a folder of images.")
+    ] = None,
     split: Annotated[str, typer.Option(help="Which of the shards: train, test or unlabelled.")] = "test",
     dtype: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
     columns: Annotated[str, typer.Option(help="list (one column representation) or each (feature_0, …).")] = "list",
@@ -60,7 +62,7 @@ def represent(
     config = representations.RepresentConfig(
         checkpoint_dir=checkpoint_dir,
         save_loc=save_loc,
-        folder=folder,
+        folder_to_predict=folder,
         file_format=file_format,
         recursive=recursive,
         catalog=catalog,

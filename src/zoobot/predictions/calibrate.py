@@ -1,7 +1,7 @@
 """Recalibrating a model, or a mixture, on votes that it was not trained on, and measuring what that gains."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,20 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoobot.data.catalog import read_catalog
-from zoobot.data.datasets import GalaxyDataset, describe_dataset
-from zoobot.data.stretch import Stretch
+from zoobot.data.datasets import describe_dataset
 from zoobot.errors import PredictionError, SettingError
 from zoobot.estimators.checkpoint import load_config, load_model
-from zoobot.estimators.define_model import Model
 from zoobot.predictions.calibration_file import choose_calibration_path, list_model_folders, save_calibration
-from zoobot.predictions.predict_on_images import (
-    VIEWS,
-    check_writable,
-    choose_schema,
-    predict_mixture,
-)
-from zoobot.predictions.sources import choose_fits, open_for_each, open_images, open_shards
+from zoobot.predictions.drawing import check_drawing, predict_mixture
+from zoobot.predictions.model_checks import choose_schema
+from zoobot.predictions.outputs import check_writable
+from zoobot.predictions.sources import GalaxySource, make_settings, open_for_each, open_source
 from zoobot.schemas import Schema
 from zoobot.stats.calibration import Calibration, Estimate, measure_calibration
 from zoobot.stats.concentrations import Floats, round_votes
@@ -57,18 +51,13 @@ class Calibrated:
 def calibrate(
     checkpoint_dir: str | Path | Sequence[str | Path],
     *,
-    shard_dir: str | Path | None = None,
-    split: str = "test",
-    catalog: str | Path | None = None,
-    image_root: str | Path | None = None,
-    layout: Mapping[str, Any] | None = None,
-    stretch: Stretch | None = None,
     save_loc: str | Path | None = None,
     n_samples: int = 5,
     tta: str = "none",
     batch_size: int = 64,
     workers: int | None = None,
     device: str | None = None,
+    **where: Any,
 ) -> Calibrated:
     """Fit a recalibration to galaxies with votes, and write it into the model folder, where predict finds it.
 
@@ -78,18 +67,14 @@ def calibrate(
 
     Args:
         checkpoint_dir: a model folder, as training makes it; or several, in any order.
-        shard_dir: a folder of shards; or a ``catalog``, just one of the two.
-        split: which part of the shards.
-        catalog: a table with ``id_str``, ``file_loc`` and votes.
-        image_root: the folder that relative ``file_loc`` of the catalog start from; the catalog's own when left out.
-        layout: where FITS files of the catalog have their fluxes, as ``PredictConfig`` has it.
-        stretch: of FITS files; likewise.
         save_loc: the ``.json`` file to write instead of that in the model folder; predict takes it as ``calibration``.
         n_samples: draws of dropout; as many as you will predict with.
         tta: views of each image, ``none`` or ``dihedral``; as you will predict with.
         batch_size: galaxies at a time.
         workers: processes that decode images; chosen by the machine when left out.
         device: ``cpu``, ``cuda``, ``mps``; the best there is when left out.
+        where: the galaxies are: fields of :class:`~zoobot.predictions.sources.GalaxySource` by name, ``shard_dir`` or
+            ``catalog`` above all; they must have votes.
 
     Raises:
         SettingError: a setting is wrong, the models have other answers, or the galaxies are just those that a model was
@@ -98,28 +83,18 @@ def calibrate(
         PredictionError: no galaxy has both votes and an image that can be read; or ``save_loc`` cannot be written.
         CatalogError, ShardError: the galaxies cannot be read.
     """
-    if (shard_dir is None) == (catalog is None):
+    if (where.get("shard_dir") is None) == (where.get("catalog") is None):
         raise SettingError("give just one of shard_dir and catalog")
-    if shard_dir is not None and split == "unlabelled":
+    source = make_settings(GalaxySource, where, "calibrate")
+    if source.shard_dir is not None and source.split == "unlabelled":
         raise SettingError("split (--split) is unlabelled; calibration needs votes, such as those of test")
-    if n_samples < 1:
-        raise SettingError(f"n_samples is {n_samples}; it must be at least 1")
-    if tta not in VIEWS:
-        raise SettingError(f"tta is {tta!r}; it must be one of {', '.join(VIEWS)}")
+    check_drawing(n_samples=n_samples, tta=tta, batch_size=batch_size, workers=workers)
     folders = list_model_folders(checkpoint_dir)
     models = [load_model(folder) for folder in folders]
     path = choose_calibration_path(folders, save_loc)
     check_writable(path)
     schema = choose_schema(folders, models)
-
-    def open_dataset(model: Model) -> GalaxyDataset:
-        if shard_dir is not None:
-            return open_shards(Path(shard_dir), split, model, schema=schema)
-        bands = choose_fits(model, layout or {}, stretch).layout.bands
-        table = read_catalog(str(catalog), schema.label_cols, bands=bands, image_root=image_root, check_files=False)
-        return open_images(table, model, schema.label_cols, layout=layout, stretch=stretch)
-
-    datasets = open_for_each(models, open_dataset)
+    datasets = open_for_each(models, lambda model: open_source(source, model, schema=schema))
     data = describe_dataset(datasets[0])
     _refuse_training_galaxies(folders, data)
     concentrations = predict_mixture(

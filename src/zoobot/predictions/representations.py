@@ -3,32 +3,24 @@
 import contextlib
 import itertools
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from zoobot.data import tables
 from zoobot.data.datasets import GalaxyDataset, make_loader
-from zoobot.data.stretch import Stretch
 from zoobot.errors import PredictionError, SettingError
+from zoobot.estimators.augment import make_views
 from zoobot.estimators.checkpoint import load_config, load_model
 from zoobot.estimators.define_model import Model
 from zoobot.files import replace_atomically
-from zoobot.predictions.predict_on_images import (
-    PredictConfig,
-    check_save_loc,
-    choose_device,
-    choose_workers,
-    failed_path,
-    make_views,
-    open_source,
-)
+from zoobot.predictions.catalogue import check_tables_to_write
+from zoobot.predictions.drawing import check_drawing, choose_device, choose_workers
+from zoobot.predictions.outputs import check_save_loc, failed_path, write_failures
 from zoobot.predictions.representation_file import (
     COLUMNS,
     DTYPES,
@@ -38,6 +30,7 @@ from zoobot.predictions.representation_file import (
     pca_path,
     save_components,
 )
+from zoobot.predictions.sources import GalaxySource, open_source
 from zoobot.progress import progress_bar
 from zoobot.stats.principal_components import PrincipalComponents, fit_principal_components
 
@@ -45,23 +38,12 @@ __all__ = ["RepresentConfig", "Represented", "represent"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RepresentConfig:
-    """What to represent, with which model, and where to.
-
-    Just one of ``folder``, ``catalog`` and ``shard_dir`` says where the galaxies are.
+class RepresentConfig(GalaxySource):
+    """What to represent, with which model, and where to; where the galaxies are, `GalaxySource` says.
 
     Attributes:
         checkpoint_dir: a model folder, as training makes it.
         save_loc: the ``.parquet`` file to write.
-        folder: a folder of images; a galaxy's ``id_str`` is the file's path in it without suffix.
-        file_format: ``png``, ``jpg`` (or ``jpeg``) or ``fits``: which files of the folder.
-        recursive: look in the folder's folders too.
-        catalog: a table with ``id_str`` and ``file_loc``.
-        image_root: the folder that relative ``file_loc`` of the catalog start from; the catalog's own when left out.
-        layout: where FITS files have their fluxes, as ``PredictConfig`` has it.
-        stretch: of FITS files; that which the model was trained with when left out.
-        shard_dir: a folder of shards, or of TFRecords from elsewhere.
-        split: which part of the shards: ``train``, ``test`` or ``unlabelled``.
         dtype: what the numbers are stored as, ``float16`` or ``float32``.
         columns: ``list``, one column ``representation``, or ``each``, columns ``feature_0``, ``feature_1`` and so on.
         pca: compress to so many principal components, fitted to these galaxies and saved beside them.
@@ -79,15 +61,6 @@ class RepresentConfig:
 
     checkpoint_dir: str | Path
     save_loc: str | Path
-    folder: str | Path | None = None
-    file_format: str = "png"
-    recursive: bool = False
-    catalog: str | Path | None = None
-    image_root: str | Path | None = None
-    layout: Mapping[str, Any] = field(default_factory=dict)
-    stretch: Stretch | None = None
-    shard_dir: str | Path | None = None
-    split: str = "test"
     dtype: str = "float16"
     columns: str = "list"
     pca: int | None = None
@@ -109,28 +82,9 @@ class RepresentConfig:
             raise SettingError("pca and pca_from exclude each other; choose one")
         if self.pca is not None and self.pca < 1:
             raise SettingError(f"pca is {self.pca}; it must be at least 1")
-        self.to_predict()  # which checks the rest
-
-    def to_predict(self) -> PredictConfig:
-        """The settings that prediction has too."""
-        return PredictConfig(
-            checkpoint_dir=self.checkpoint_dir,
-            save_loc=self.save_loc,
-            folder_to_predict=self.folder,
-            file_format=self.file_format,
-            recursive=self.recursive,
-            catalog=self.catalog,
-            image_root=self.image_root,
-            layout=self.layout,
-            stretch=self.stretch,
-            shard_dir=self.shard_dir,
-            split=self.split,
-            tta=self.tta,
-            batch_size=self.batch_size,
-            workers=self.workers,
-            device=self.device,
-            overwrite=self.overwrite,
-        )
+        super().__post_init__()
+        check_drawing(tta=self.tta, batch_size=self.batch_size, workers=self.workers)
+        check_tables_to_write({"save_loc": self.save_loc, "failures": failed_path(self.save_loc)}, [self.catalog])
 
 
 @dataclass(frozen=True)
@@ -177,19 +131,19 @@ def represent(config: RepresentConfig) -> Represented:
         PredictionError: ``save_loc`` exists, not one image could be read, or ``pca_from`` is of another model.
         CatalogError, ImageError, ShardError: there is nothing to represent where it was looked for.
     """
-    settings, save_loc = config.to_predict(), Path(config.save_loc)
-    check_save_loc(settings)
+    save_loc = Path(config.save_loc)
+    check_save_loc(save_loc, overwrite=config.overwrite)
     folder = Path(config.checkpoint_dir)
     about = {"weights_sha256": load_config(folder)["weights_sha256"], "tta": config.tta}
     components = None if config.pca_from is None else load_components(config.pca_from, about)
     model = load_model(folder, choose_device(config.device))
-    dataset = open_source(settings, model)
+    dataset = open_source(config, model)
     about |= {"encoder": model.config.encoder}
     faults: list[str] = []
     chunks = _encode(config, model, dataset, faults)
     first = next(chunks, None)
     if first is None:
-        _write_failures(config, dataset, faults)
+        write_failures(dataset.id_str, dataset.file_loc, faults, failed_path(save_loc))
         raise PredictionError(
             f"not one of {len(faults)} images could be read ({failed_path(save_loc)} lists why); the first: {faults[0]}"
         )
@@ -200,14 +154,11 @@ def represent(config: RepresentConfig) -> Represented:
             components, chunks = _fit(config.pca, chunks, spool)
         features = first.vectors.shape[1] if components is None else len(components.components)
         galaxies = _write(config, dataset, features, _compress(chunks, components), about)
-    _write_failures(config, dataset, faults)
+    failed = write_failures(dataset.id_str, dataset.file_loc, faults, failed_path(save_loc))
     if components is None:
         pca_path(save_loc).unlink(missing_ok=True)  # of representations that these replace, as below
     else:
         save_components(components, pca_path(save_loc), about)
-    failed = len(dataset) - galaxies
-    if not failed:
-        failed_path(save_loc).unlink(missing_ok=True)
     return Represented(
         save_loc,
         galaxies,
@@ -284,13 +235,3 @@ def _write(
                 writer.write(names, [files[position] for position in positions], vectors)
                 galaxies += len(positions)
     return galaxies
-
-
-def _write_failures(config: RepresentConfig, dataset: GalaxyDataset, faults: list[str]) -> None:
-    failed = [
-        {"id_str": name, "file_loc": file, "reason": fault}
-        for name, file, fault in zip(dataset.id_str, dataset.file_loc, faults, strict=True)
-        if fault
-    ]
-    if failed:
-        tables.write_table(pd.DataFrame(failed), failed_path(config.save_loc))

@@ -1,45 +1,138 @@
 """Where galaxies to predict come from: folders and catalogs of images, and shards, as a model takes them."""
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
 from zoobot.data import images, shards
+from zoobot.data.catalog import read_catalog
 from zoobot.data.datasets import GalaxyDataset, ImageDataset
 from zoobot.data.fits_images import FitsConfig, FitsLayout
 from zoobot.data.manifest import MANIFEST_NAME, Manifest
+from zoobot.data.remote_files import is_url
 from zoobot.data.stretch import Stretch, describe_stretch
 from zoobot.errors import ImageError, ModelError, PredictionError, SettingError
 from zoobot.estimators.define_model import Model
 from zoobot.schemas import Schema
 
-__all__ = ["choose_fits", "list_folder", "open_for_each", "open_images", "open_shards"]
+__all__ = [
+    "GalaxySource",
+    "choose_fits",
+    "list_folder",
+    "make_settings",
+    "open_for_each",
+    "open_images",
+    "open_shards",
+    "open_source",
+]
+
+Settings = TypeVar("Settings")
 
 
-def open_shards(shard_dir: Path, split: str, model: Model, *, schema: Schema | None = None) -> GalaxyDataset:
-    """Open one split of a shard folder, or TFRecords from elsewhere, for a model.
+@dataclass(frozen=True, kw_only=True)
+class GalaxySource:
+    """Where galaxies come from: just one of ``folder_to_predict``, ``catalog`` and ``shard_dir``.
+
+    Attributes:
+        folder_to_predict: a folder of images; a galaxy's ``id_str`` is the file's path in it without suffix.
+        file_format: ``png``, ``jpg`` (or ``jpeg``) or ``fits``: which files of the folder.
+        recursive: look in the folder's folders too.
+        catalog: a table with ``id_str`` and ``file_loc``.
+        image_root: the folder that relative ``file_loc`` of the catalog start from; the catalog's own when left out.
+        layout: where FITS files have their fluxes, as far as not where those have them that the model was trained on:
+            settings of :class:`~zoobot.data.fits_images.FitsLayout`, such as ``{"hdu": 1}``.
+        stretch: of FITS files; that which the model was trained with when left out, or that of
+            :class:`~zoobot.data.fits_images.FitsConfig` if it was trained on images of other kinds.
+        shard_dir: a folder of shards or its URL, or of TFRecords from elsewhere.
+        split: which part of the shards: ``train``, ``test`` or ``unlabelled``.
+
+    Raises:
+        SettingError: there is none of them, or more than one.
+    """
+
+    folder_to_predict: str | Path | None = None
+    file_format: str = "png"
+    recursive: bool = False
+    catalog: str | Path | None = None
+    image_root: str | Path | None = None
+    layout: Mapping[str, Any] = field(default_factory=dict)
+    stretch: Stretch | None = None
+    shard_dir: str | Path | None = None
+    split: str = "test"
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        sources = [self.folder_to_predict, self.catalog, self.shard_dir]
+        if sum(source is not None for source in sources) != 1:
+            raise SettingError("give just one of folder_to_predict (--folder), catalog and shard_dir")
+
+
+def make_settings(kind: Callable[..., Settings], settings: Mapping[str, Any], command: str) -> Settings:
+    """Make an object of settings by name; ``command`` is what the message calls their user.
+
+    Raises:
+        SettingError: some are unknown, are missing, or are outside what they may be.
+
+    >>> make_settings(GalaxySource, {"folder": "images"}, "calibrate")
+    Traceback (most recent call last):
+    zoobot.errors.SettingError: calibrate does not know folder; its settings are folder_to_predict, file_format, ...
+    """
+    parameters = inspect.signature(kind).parameters
+    unknown = sorted(settings.keys() - set(parameters))
+    if unknown:
+        raise SettingError(f"{command} does not know {', '.join(unknown)}; its settings are {', '.join(parameters)}")
+    needed = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
+    missing = [name for name in needed if name not in settings]
+    if missing:
+        raise SettingError(f"{command} needs {' and '.join(missing)}")
+    return kind(**settings)
+
+
+def open_source(source: GalaxySource, model: Model, *, schema: Schema | None = None) -> GalaxyDataset:
+    """The galaxies of a source, as a model takes them; with their votes if a schema is given.
+
+    Raises:
+        CatalogError, ImageError, ShardError, PredictionError: there are none where they were looked for.
+        SettingError: as `choose_fits`.
+    """
+    label_cols = [] if schema is None else schema.label_cols
+    if source.shard_dir is not None:
+        return open_shards(source.shard_dir, source.split, model, schema=schema)
+    if source.catalog is not None:
+        bands = choose_fits(model, source.layout, source.stretch).layout.bands
+        root = source.image_root
+        catalog = read_catalog(source.catalog, label_cols, bands=bands, image_root=root, check_files=False)
+    elif source.folder_to_predict is not None:
+        catalog = list_folder(Path(source.folder_to_predict), source.file_format, recursive=source.recursive)
+    return open_images(catalog, model, label_cols, layout=source.layout, stretch=source.stretch)
+
+
+def open_shards(shard_dir: str | Path, split: str, model: Model, *, schema: Schema | None = None) -> GalaxyDataset:
+    """Open one split of a shard folder or its URL, or TFRecords from elsewhere, for a model.
 
     Raises:
         PredictionError: there are none, their images are of another size, or FITS was stretched in another way.
         ShardError: they cannot be read, or are not of the schema, if one is given.
     """
     size, channels, fits = model.config.input_size, model.config.channels, model.config.fits
-    if (shard_dir / MANIFEST_NAME).exists() or schema is not None:
+    if is_url(shard_dir) or (Path(shard_dir) / MANIFEST_NAME).exists() or schema is not None:
         dataset = shards.open_split(shard_dir, split, schema, keep_faulty=True)
         if dataset.image_shape != (size, size, channels):
-            found = "×".join(map(str, dataset.image_shape))
-            raise PredictionError(f"{shard_dir} holds images of {found}, the model takes {size}×{size}×{channels}")
+            shape = "×".join(map(str, dataset.image_shape))
+            raise PredictionError(f"{shard_dir} holds images of {shape}, the model takes {size}×{size}×{channels}")
         of_shards = Manifest.load(shard_dir).settings.get("fits")
         if fits and of_shards and FitsConfig.from_dict(fits).stretch != FitsConfig.from_dict(of_shards).stretch:
             raise PredictionError(
                 f"{shard_dir} was made with another stretch than the model was trained with; make it again with that"
             )
         return dataset
-    files = sorted(path for path in shard_dir.glob("[!.]*.tfrecord*") if not path.name.endswith(".index.parquet"))
+    found = Path(shard_dir).glob("[!.]*.tfrecord*")
+    files = sorted(path for path in found if not path.name.endswith(".index.parquet"))
     if not files:
         raise PredictionError(f"shard_dir {shard_dir} holds no shards, nor TFRecord files of others (*.tfrecord)")
     return shards.ShardDataset(files, [], size=size, channels=channels, keep_faulty=True)
