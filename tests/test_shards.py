@@ -17,7 +17,7 @@ from conftest import SIZE, make_survey
 from torch.utils.data import DistributedSampler
 
 from zoobot import schemas
-from zoobot.data import images, shard_writing, shards, tfrecord
+from zoobot.data import images, shard_planning, shard_writing, shards, tfrecord
 from zoobot.data.catalog import read_catalog
 from zoobot.data.datasets import ImageDataset, make_loader
 from zoobot.data.manifest import MANIFEST_NAME, Manifest
@@ -151,7 +151,7 @@ def test_many_files_are_read_with_few_open(shard_dir, monkeypatch):
 
 
 def test_an_interrupted_run_ends_with_the_same_bytes(catalog, schema, tmp_path, monkeypatch):
-    monkeypatch.setattr(shard_writing, "_MOST_GALAXIES_A_SHARD", 5)
+    monkeypatch.setattr(shard_planning, "_MOST_GALAXIES_A_SHARD", 5)
     config = ShardConfig(img_size=SIZE, eval_size=11, workers=1)  # in this process, where it can be broken off
     create_shards(catalog, tmp_path / "unbroken", schema, config)
 

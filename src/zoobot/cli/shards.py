@@ -1,8 +1,8 @@
-"""``zoobot create-shards`` and ``zoobot check-shards``."""
+"""``zoobot create-shards``, ``zoobot merge-shards`` and ``zoobot check-shards``."""
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,7 +18,10 @@ from zoobot.cli.fits_options import (
     make_layout,
 )
 
-__all__ = ["check_shards", "create_shards"]
+if TYPE_CHECKING:
+    from zoobot.data.manifest import Manifest
+
+__all__ = ["check_shards", "create_shards", "merge_shards"]
 
 
 def create_shards(
@@ -66,6 +69,10 @@ def create_shards(
         bool, typer.Option("--skip-bad-images", help="List unreadable images and go on.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the shards that are there.")] = False,
+    part: Annotated[
+        str | None,
+        typer.Option(help="Write a share only, i/n, beside other machines that write theirs; then merge-shards."),
+    ] = None,
 ) -> None:
     """Write a catalog and its images as shards, which are fast to train on.
 
@@ -78,6 +85,8 @@ def create_shards(
         zoobot create-shards --labelled-catalog catalog.csv --shard-dir debug --img-size 32 --max-labelled 500
 
         zoobot create-shards --labelled-catalog fits.csv --shard-dir shards --stretch decals --bands z,r,g
+
+        zoobot create-shards --labelled-catalog catalog.csv --shard-dir /shared/shards --part 2/4
     """
     from zoobot import schemas
     from zoobot.data import shard_writing
@@ -104,18 +113,45 @@ def create_shards(
         config,
         unlabelled_catalog=unlabelled_catalog,
         image_root=image_root,
+        part=part,
     )
-    counts = ", ".join(f"{count} {split}" for split, count in manifest.counts.items())
-    typer.echo(
-        f"{shard_dir}: {counts} galaxies, {manifest.image_size}×{manifest.image_size}×{manifest.channels} pixels"
-    )
+    _report(shard_dir, manifest, part)
+
+
+def _report(shard_dir: Path, manifest: "Manifest", part: str | None) -> None:
+    """Say what was made, and what to do next."""
+    from zoobot.data import shard_writing
+    from zoobot.data.shard_parts import Part, part_folder
+
+    quoted = shlex.quote(str(shard_dir))
+    counts = ", ".join(f"{count} {split}" for split, count in manifest.counts.items()) or "no"
+    place = f"{shard_dir}, part {part}" if part else str(shard_dir)
+    typer.echo(f"{place}: {counts} galaxies, {manifest.image_size}×{manifest.image_size}×{manifest.channels} pixels")
     left_out = sum(manifest.left_out.values())
     if left_out:
         plural = "s" * (left_out > 1)
-        typer.echo(f"left out {left_out} unreadable image{plural}: {shard_dir / shard_writing.BAD_IMAGES_NAME}")
+        folder = part_folder(shard_dir, Part.parse(part)) if part else shard_dir
+        typer.echo(f"left out {left_out} unreadable image{plural}: {folder / shard_writing.BAD_IMAGES_NAME}")
+    if part:
+        typer.echo(f"next: zoobot merge-shards --shard-dir {quoted} when all parts are written")
+        return
     if (shard_dir / shard_writing.BAD_PIXELS_NAME).exists():
         typer.echo(f"images with bad pixels, which were filled: {shard_dir / shard_writing.BAD_PIXELS_NAME}")
-    typer.echo(f"next: zoobot train --shard-dir {shlex.quote(str(shard_dir))} --save-dir MODEL")
+    typer.echo(f"next: zoobot train --shard-dir {quoted} --save-dir MODEL")
+
+
+def merge_shards(
+    shard_dir: Annotated[Path, typer.Option(help="Folder that `zoobot create-shards --part i/n` wrote to.")],
+) -> None:
+    """Check that all parts of shards are there and whole, and make one folder of shards of them.
+
+    Example:
+
+        zoobot merge-shards --shard-dir /shared/shards
+    """
+    from zoobot.data import shard_merging
+
+    _report(shard_dir, shard_merging.merge_shards(shard_dir), None)
 
 
 def check_shards(

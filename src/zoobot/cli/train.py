@@ -10,7 +10,7 @@ __all__ = ["train"]
 
 
 def train(
-    shard_dir: Annotated[Path, typer.Option(help="Folder that `zoobot create-shards` made.")],
+    shard_dir: Annotated[str, typer.Option(help="Folder that `zoobot create-shards` made, or its URL (s3://…).")],
     save_dir: Annotated[Path, typer.Option(help="Folder for the model, its history and its state to resume from.")],
     epochs: Annotated[
         int | None,
@@ -48,6 +48,7 @@ def train(
     move: Annotated[float, typer.Option(help="Crop off the centre, by up to this share of the room there is.")] = 1.0,
     zoom: Annotated[tuple[float, float], typer.Option(help="Magnify by between these.")] = (1.0, 1.0),
     dropout_rate: Annotated[float, typer.Option(help="Dropout before the last layer.")] = 0.2,
+    drop_path_rate: Annotated[float, typer.Option(help="How often the last block is skipped, such as 0.1.")] = 0.0,
     learning_rate: Annotated[float, typer.Option(help="At its height.")] = 1e-3,
     weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 0.05,
     ema_decay: Annotated[
@@ -111,6 +112,7 @@ def train(
         weights=weights,
         head=head,
         dropout_rate=dropout_rate,
+        drop_path_rate=drop_path_rate,
         move=move,
         zoom=zoom,
         fit=manifest.settings.get("fit", "crop"),

@@ -24,6 +24,8 @@ __all__ = [
     "index_tfrecord",
     "is_encoded",
     "load_index",
+    "read_index_alone",
+    "record_bytes",
     "write_index",
 ]
 
@@ -65,6 +67,24 @@ def load_index(path: str | Path) -> pa.Table:
         with contextlib.suppress(OSError):  # somebody else's folder: the index is made again next time
             write_index(table, path)
     return table
+
+
+def read_index_alone(path: str | Path) -> pa.Table:
+    """The index of a TFRecord file that is not here itself.
+
+    Raises:
+        ShardError: it is no index, or is torn.
+    """
+    table = _parse_index(Path(path))
+    if table is None:
+        raise ShardError(f"{path} is torn, or no index of a TFRecord file; check the folder with `zoobot check-shards`")
+    _check_spans(table, Path(path))
+    return table
+
+
+def record_bytes(table: pa.Table) -> int:
+    """The size that the TFRecord file of an index had."""
+    return int((table.schema.metadata or {})[b"tfrecord_bytes"])
 
 
 def write_index(table: pa.Table, tfrecord_path: str | Path) -> None:
@@ -186,21 +206,36 @@ def _read_index(path: Path) -> pa.Table | None:
     try:
         if not index_path(path).is_file() or index_path(path).stat().st_mtime_ns < file.st_mtime_ns:
             return None
-        table = read_parquet(index_path(path))
+    except OSError:
+        return None
+    table = _parse_index(index_path(path))
+    if table is None or record_bytes(table) != file.st_size:
+        return None
+    _check_spans(table, index_path(path))
+    return table
+
+
+def _parse_index(path: Path) -> pa.Table | None:
+    """An index, or nothing where it is torn or something else."""
+    try:
+        table = read_parquet(path)
     except (CatalogError, OSError, ValueError, pa.ArrowException):
         return None
     facts = table.schema.metadata or {}
-    if facts.get(b"tfrecord_bytes") != str(file.st_size).encode() or not set(_FIELDS) <= set(table.schema):
+    if not facts.get(b"tfrecord_bytes", b"").isdigit() or not set(_FIELDS) <= set(table.schema):
         return None
     votes = [column for column in table.schema if column.name not in INDEX_COLUMNS]
     if any(column.null_count for column in table.columns) or any(column.type != pa.float32() for column in votes):
         return None
+    return table
+
+
+def _check_spans(table: pa.Table, path: Path) -> None:
     start, end, *size = (table[name].to_numpy() for name in ("start", "end", *_SIZES))
-    inside = ((start >= 0) & (start <= end) & (end <= file.st_size)).all()
+    inside = ((start >= 0) & (start <= end) & (end <= record_bytes(table))).all()
     shortest = 0 if is_encoded(table) else 1
     if not (inside and all(((lengths >= shortest) & (lengths <= _LARGEST_SIDE)).all() for lengths in size)):
-        raise ShardError(f"{index_path(path)} points outside {path}; delete the index and it is made again")
-    return table
+        raise ShardError(f"{path} points outside its TFRecord file; delete the index and it is made again")
 
 
 def is_encoded(table: pa.Table) -> bool:

@@ -3,20 +3,18 @@
 import collections
 import contextlib
 import functools
-import math
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from zoobot.data import catalog as catalogs
 from zoobot.data import images, tables, tfrecord
 from zoobot.data.fits_images import FitsConfig, looks_like_fits
-from zoobot.data.manifest import MANIFEST_NAME, SPLITS, Manifest
+from zoobot.data.manifest import MANIFEST_NAME, PARTS_NAME, SPLITS, Manifest
 from zoobot.data.shard_index import (
     BAD_PIXELS_FEATURE,
     DTYPE_FEATURE,
@@ -26,95 +24,34 @@ from zoobot.data.shard_index import (
     load_index,
     write_index,
 )
+from zoobot.data.shard_parts import Part, claim_part, part_folder
+from zoobot.data.shard_planning import (
+    PlannedShard,
+    ShardConfig,
+    describe_difference,
+    plan_manifest,
+    plan_shards,
+    read_splits,
+)
 from zoobot.errors import ImageError, SchemaError, SettingError, ShardError
 from zoobot.files import delete_leftovers, replace_atomically
 from zoobot.processes import map_in_processes
 from zoobot.progress import progress_bar
 from zoobot.schemas import Schema
 
-__all__ = ["BAD_IMAGES_NAME", "BAD_PIXELS_NAME", "ShardConfig", "check_shards", "create_shards"]
+__all__ = [
+    "BAD_IMAGES_NAME",
+    "BAD_PIXELS_NAME",
+    "ShardConfig",
+    "check_shards",
+    "create_shards",
+    "finish_folder",
+]
 
 BAD_IMAGES_NAME = "bad_images.csv"
 BAD_PIXELS_NAME = "bad_pixels.csv"
-ENCODINGS = ("raw", "jpeg", "png")
-_SHARD_BYTES = 128 * 2**20
-_MOST_GALAXIES_A_SHARD = 2048
-_FEWEST_GALAXIES_A_SHARD = 16
-_SHARDS_TO_SHARE_OUT = 16  # at least, if there are galaxies enough: the unit of parallel work and of resuming
 _MOST_BAD_IMAGES_SHOWN = 20
 _RESERVED = {*INDEX_COLUMNS, "file_loc", "matrix"}
-
-
-@dataclass(frozen=True)
-class ShardConfig:
-    """How to make shards.
-
-    Attributes:
-        img_size: height and width of the images in pixels; all are resized to it.
-        color: keep three channels; otherwise one, of luminance.
-        encoding: ``raw`` reads fastest; ``png`` (lossless) and ``jpeg`` take less disk.
-        eval_size: galaxies held back for the test split; a fifth of the labelled ones, at most 5,000, when left out.
-        max_labelled: use no more labelled galaxies than this, chosen at random by ``seed``.
-        max_unlabelled: likewise for unlabelled ones.
-        fit: ``crop`` the centre of images that are not square, or ``pad`` them with black.
-        fits: where FITS files have their fluxes, and their stretch; without one, shards are of float16.
-        seed: what decides the split.
-        trust_paths: do not look whether the files of the catalogs exist before starting.
-        workers: processes that decode and write; as many as there are cores when left out.
-        skip_bad_images: leave out images that cannot be read, and list them, instead of stopping.
-        overwrite: delete the shards that are in the folder already.
-
-    Raises:
-        SettingError: a value is outside what it may be.
-    """
-
-    img_size: int = 300
-    color: bool = True
-    encoding: str = "raw"
-    eval_size: int | None = None
-    max_labelled: int | None = None
-    max_unlabelled: int | None = None
-    fit: str = "crop"
-    fits: FitsConfig | None = None
-    seed: int = 0
-    trust_paths: bool = False
-    workers: int | None = None
-    skip_bad_images: bool = False
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        """Check the values."""
-        if self.encoding not in ENCODINGS:
-            raise SettingError(f"encoding is {self.encoding!r}; it must be one of {', '.join(ENCODINGS)}")
-        if self.fits is not None and self.fits.stretch is None and self.encoding != "raw":
-            raise SettingError(f"encoding is {self.encoding!r}; without a stretch it must be raw")
-        if self.fit not in ("crop", "pad"):
-            raise SettingError(f"fit is {self.fit!r}; it must be crop or pad")
-        if not 1 <= self.img_size <= 8192:
-            raise SettingError(f"img_size is {self.img_size}; it must be from 1 to 8192 pixels")
-        for name in ("eval_size", "max_labelled", "max_unlabelled", "workers"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise SettingError(f"{name} is {value}; it must be at least 1, or left out")
-
-    @property
-    def channels(self) -> int:
-        """1 or 3."""
-        return 3 if self.color else 1
-
-    def count_shards(self, galaxies: int) -> int:
-        """How many files to write so many galaxies to: of at most 128 MiB of raw pixels, and enough to share out."""
-        most = min(_MOST_GALAXIES_A_SHARD, max(1, _SHARD_BYTES // (self.img_size**2 * self.channels)))
-        enough = min(_SHARDS_TO_SHARE_OUT, math.ceil(galaxies / _FEWEST_GALAXIES_A_SHARD))
-        return max(math.ceil(galaxies / most), enough)
-
-
-class _Shard(NamedTuple):
-    """One file to be written."""
-
-    split: str
-    path: Path
-    catalog: pd.DataFrame
 
 
 class _BadImage(NamedTuple):
@@ -133,6 +70,7 @@ def create_shards(
     *,
     unlabelled_catalog: str | Path | None = None,
     image_root: str | Path | None = None,
+    part: Part | str | None = None,
 ) -> Manifest:
     """Write the galaxies of a catalog as shards, split into train and test.
 
@@ -145,13 +83,15 @@ def create_shards(
         config: how.
         unlabelled_catalog: a table with ``id_str`` and ``file_loc``, for the ``unlabelled`` split.
         image_root: the folder that relative ``file_loc`` start from; the catalog's own when left out.
+        part: write a share of the files only, ``"2/4"``, into the same folder as the other parts, which may be written
+            at the same time; :func:`~zoobot.data.shard_merging.merge_shards` makes one folder of shards of them.
 
     Returns:
-        The manifest, as written.
+        The manifest, as written; of this part, if it is one.
 
     Raises:
         CatalogError: a catalog has faults; all are listed.
-        SettingError: ``eval_size`` leaves nothing to train on.
+        SettingError: ``eval_size`` leaves nothing to train on, or ``part`` is none.
         ShardError: the folder holds something else, or images cannot be read; all are listed.
     """
     config = config or ShardConfig()
@@ -161,19 +101,28 @@ def create_shards(
         raise SchemaError(
             f"schema {schema.name}: the answers {', '.join(reserved)} have names that shards use themselves"
         )
-    splits = _split(_read_needed(labelled_catalog, schema.label_cols, image_root, config.max_labelled, config), config)
-    if unlabelled_catalog is not None:
-        splits["unlabelled"] = _read_needed(unlabelled_catalog, [], image_root, config.max_unlabelled, config)
+    part = Part.parse(part) if isinstance(part, str) else part
+    if part and config.overwrite:
+        raise SettingError("overwrite cannot be given with a part, whose folder others write to; delete it first")
+    splits = read_splits(labelled_catalog, unlabelled_catalog, schema.label_cols, image_root, config)
     if config.fits is None and any(looks_like_fits(file) for split in splits.values() for file in split["file_loc"]):
         config = replace(config, fits=FitsConfig())
-    manifest = _planned_manifest(splits, schema, config)
+    manifest = plan_manifest(splits, schema, config, part.of if part else 1)
+    plan = list(plan_shards(splits, shard_dir, manifest.files))
+    if part:
+        own = plan[part.number - 1 :: part.of]
+        manifest = replace(manifest, counts=_count(own))
+        claim_part(shard_dir, part, manifest)
+        bad = _write_readable(own, schema, config, part_folder(shard_dir, part) / BAD_IMAGES_NAME)
+        manifest = _finish_manifest(manifest, bad)
+        manifest.save(part_folder(shard_dir, part))
+        return manifest
     if _prepare_folder(shard_dir, manifest, overwrite=config.overwrite):
         return Manifest.load(shard_dir)
-    bad = _write_shards(list(_plan_shards(splits, shard_dir, config)), schema, config)
-    _list_bad_images(bad, shard_dir / BAD_IMAGES_NAME)
-    if bad and not config.skip_bad_images:
-        raise ShardError(_describe_bad_images(bad, shard_dir / BAD_IMAGES_NAME))
-    return _finish(shard_dir, manifest, bad)
+    bad = _write_readable(plan, schema, config, shard_dir / BAD_IMAGES_NAME)
+    manifest = _finish_manifest(manifest, bad)
+    finish_folder(shard_dir, manifest)
+    return manifest
 
 
 def check_shards(path: str | Path) -> dict[Path, int]:
@@ -186,7 +135,7 @@ def check_shards(path: str | Path) -> dict[Path, int]:
         ShardError: something is wrong; every fault is listed.
     """
     path = Path(path)
-    files = [path] if path.is_file() else sorted(path.rglob("*.tfrecord"))
+    files = [path] if path.is_file() else sorted(path.rglob("[!.]*.tfrecord"))
     if not files:
         raise ShardError(f"{path} is not a TFRecord file nor a folder with any (*.tfrecord)")
     counts: dict[Path, int] = {}
@@ -205,56 +154,14 @@ def check_shards(path: str | Path) -> dict[Path, int]:
     return counts
 
 
-# planning
-
-
-def _read_needed(
-    path: str | Path, label_cols: list[str], image_root: str | Path | None, most: int | None, config: ShardConfig
-) -> pd.DataFrame:
-    """Read a catalog, and leave out at once what is not written to shards: catalogs may have hundreds of columns."""
-    bands = config.fits.layout.bands if config.fits else ()
-    catalog = catalogs.read_catalog(
-        path, label_cols, bands=bands, image_root=image_root, check_files=not config.trust_paths
-    )
-    catalog = catalog[["id_str", "file_loc", *label_cols]]
-    return catalogs.sample_catalog(catalog, most, config.seed)
-
-
-def _split(labelled: pd.DataFrame, config: ShardConfig) -> dict[str, pd.DataFrame]:
-    eval_size = min(5000, max(1, len(labelled) // 5)) if config.eval_size is None else config.eval_size
-    train, test = catalogs.split_catalog(labelled, eval_size=eval_size, seed=config.seed)
-    return {"train": train, "test": test}
-
-
-def _planned_manifest(splits: dict[str, pd.DataFrame], schema: Schema, config: ShardConfig) -> Manifest:
-    """The manifest as it will be if every image can be read; it says what an interrupted run was doing."""
-    fingerprints = {
-        split: catalogs.catalog_fingerprint(
-            catalog, ["id_str", "file_loc", *(schema.label_cols if split != "unlabelled" else [])]
-        )
-        for split, catalog in splits.items()
-    }
-    return Manifest(
-        schema=schema,
-        image_size=config.img_size,
-        channels=config.channels,
-        encoding=config.encoding,
-        counts={split: len(catalog) for split, catalog in splits.items()},
-        settings={
-            "fit": config.fit,
-            "fits": config.fits.to_dict() if config.fits else None,
-            "seed": config.seed,
-            "catalog_sha256": fingerprints,
-        },
-        complete=False,
-    )
+# the folder
 
 
 def _prepare_folder(shard_dir: Path, planned: Manifest, *, overwrite: bool) -> bool:
     """Make the folder ready to be written or gone on with; true if it holds just these shards, finished."""
     if (shard_dir / MANIFEST_NAME).exists() and not overwrite:
         found = Manifest.load(shard_dir)
-        difference = _difference(found, planned)
+        difference = describe_difference(found, planned)
         if difference:
             raise ShardError(
                 f"{shard_dir} holds shards with another {difference}; "
@@ -268,6 +175,8 @@ def _prepare_folder(shard_dir: Path, planned: Manifest, *, overwrite: bool) -> b
         raise ShardError(f"shard_dir {shard_dir} is a file; name a folder")
     delete_leftovers(shard_dir)  # of a run that was killed before it had written anything else
     if shard_dir.is_dir() and any(shard_dir.iterdir()):
+        if not overwrite and (shard_dir / PARTS_NAME).is_dir():
+            raise ShardError(f"{shard_dir} holds parts; go on with --part, or choose another --shard-dir")
         if not overwrite:
             raise ShardError(f"{shard_dir} is not empty and holds no shards of ours; choose another --shard-dir")
         _delete_shards(shard_dir)
@@ -275,39 +184,30 @@ def _prepare_folder(shard_dir: Path, planned: Manifest, *, overwrite: bool) -> b
     return False
 
 
-def _difference(found: Manifest, planned: Manifest) -> str:
-    """What keeps an existing folder from being gone on with, if anything."""
-    for name in ("schema", "image_size", "channels", "encoding"):
-        if getattr(found, name) != getattr(planned, name):
-            return name.replace("_", " ")
-    for name, value in planned.settings.items():
-        if found.settings.get(name) != value:
-            return {"catalog_sha256": "catalog, --eval-size or --max-…", "fits": "way to read FITS"}.get(name, name)
-    return ""
-
-
 def _delete_shards(shard_dir: Path) -> None:
     """Delete what create_shards writes, and nothing else that somebody may keep in the folder."""
     (shard_dir / MANIFEST_NAME).unlink(missing_ok=True)
     (shard_dir / BAD_IMAGES_NAME).unlink(missing_ok=True)
     (shard_dir / BAD_PIXELS_NAME).unlink(missing_ok=True)
-    for split in SPLITS:
-        shutil.rmtree(shard_dir / split, ignore_errors=True)
-
-
-def _plan_shards(splits: dict[str, pd.DataFrame], shard_dir: Path, config: ShardConfig) -> Iterator[_Shard]:
-    for split, catalog in splits.items():
-        parts = config.count_shards(len(catalog))
-        for part in range(parts):
-            # even parts: the last is not a crumb
-            rows = catalog.iloc[len(catalog) * part // parts : len(catalog) * (part + 1) // parts]
-            yield _Shard(split, shard_dir / split / f"{split}-{part:05d}-of-{parts:05d}.tfrecord", rows)
+    for name in (*SPLITS, PARTS_NAME):
+        shutil.rmtree(shard_dir / name, ignore_errors=True)
 
 
 # writing
 
 
-def _write_shards(plan: list[_Shard], schema: Schema, config: ShardConfig) -> list[_BadImage]:
+def _write_readable(
+    plan: Sequence[PlannedShard], schema: Schema, config: ShardConfig, bad_images: Path
+) -> list[_BadImage]:
+    """Write the shards and list their bad images, which are an error unless they may be left out."""
+    bad = _write_shards(plan, schema, config)
+    _list_bad_images(bad, bad_images)
+    if bad and not config.skip_bad_images:
+        raise ShardError(_describe_bad_images(bad, bad_images))
+    return bad
+
+
+def _write_shards(plan: Sequence[PlannedShard], schema: Schema, config: ShardConfig) -> list[_BadImage]:
     """Write every shard that is not there yet; list the images that could not be read, of earlier runs too."""
     bad: list[_BadImage] = []
     pending = []
@@ -330,7 +230,7 @@ def _write_shards(plan: list[_Shard], schema: Schema, config: ShardConfig) -> li
     return sorted(bad, key=lambda image: order[image.shard])
 
 
-def _left_out(shard: _Shard, config: ShardConfig) -> list[_BadImage] | None:
+def _left_out(shard: PlannedShard, config: ShardConfig) -> list[_BadImage] | None:
     """What an earlier run left out of a shard that it finished; nothing if the shard is to be written (again)."""
     # both files are renamed into place when they are whole, the index last
     if not (shard.path.exists() and index_path(shard.path).exists()):
@@ -350,7 +250,7 @@ def _left_out(shard: _Shard, config: ShardConfig) -> list[_BadImage] | None:
     ]
 
 
-def _write_shard(shard: _Shard, label_cols: list[str], config: ShardConfig) -> list[_BadImage]:
+def _write_shard(shard: PlannedShard, label_cols: list[str], config: ShardConfig) -> list[_BadImage]:
     """Write a shard and its index; list its bad images, and keep nothing if there are any and that is not allowed."""
     bad = []
     labels = [] if shard.split == "unlabelled" else label_cols
@@ -425,7 +325,7 @@ def _list_bad_pixels(shard_dir: Path) -> None:
     """List the images of which pixels were filled, if any; from the indexes, so those of earlier runs too."""
     found = []
     for split in SPLITS:
-        for file in sorted((shard_dir / split).glob("*.tfrecord")):
+        for file in sorted((shard_dir / split).glob("[!.]*.tfrecord")):
             table = load_index(file).select(["id_str", "bad_pixels"]).to_pandas()
             found.append(table[table["bad_pixels"] > 0].assign(split=split))
     listed = pd.concat(found)[["split", "id_str", "bad_pixels"]]
@@ -435,16 +335,30 @@ def _list_bad_pixels(shard_dir: Path) -> None:
         (shard_dir / BAD_PIXELS_NAME).unlink(missing_ok=True)
 
 
-def _finish(shard_dir: Path, manifest: Manifest, bad: list[_BadImage]) -> Manifest:
+def _count(plan: Sequence[PlannedShard]) -> dict[str, int]:
+    counts: collections.Counter[str] = collections.Counter()
+    for shard in plan:
+        counts[shard.split] += len(shard.catalog)
+    return dict(counts)
+
+
+def _finish_manifest(manifest: Manifest, bad: Sequence[_BadImage]) -> Manifest:
     left_out = collections.Counter(image.split for image in bad)
     counts = {split: count - left_out[split] for split, count in manifest.counts.items()}
-    empty = [split for split, count in counts.items() if not count]
+    return replace(manifest, counts=counts, left_out=dict(left_out), complete=True)
+
+
+def finish_folder(shard_dir: Path, manifest: Manifest) -> None:
+    """Declare a folder of shards finished, when all of its files are.
+
+    Raises:
+        ShardError: a split has no galaxies.
+    """
+    empty = [split for split, count in manifest.counts.items() if not count]
     if empty:
         raise ShardError(f"not one {' nor one '.join(empty)} image can be read; {shard_dir / BAD_IMAGES_NAME} says why")
     _list_bad_pixels(shard_dir)
-    manifest = replace(manifest, counts=counts, left_out=dict(left_out), complete=True)
     manifest.save(shard_dir)
-    return manifest
 
 
 # checking

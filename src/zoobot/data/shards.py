@@ -7,6 +7,7 @@ A folder of shards, as ``zoobot create-shards`` makes it, holds::
     train/train-00000-of-00012.index.parquet where each image lies, and the votes
     test/…, unlabelled/…
 
+The folder may be a URL, such as ``s3://bucket/shards``: record files are then fetched to a cache on disk when needed.
 A TFRecord from elsewhere, of raw pixels (``matrix``) or of encoded images (``image/encoded``), is indexed on first use.
 """
 
@@ -28,7 +29,10 @@ from zoobot.data.buffers import BufferPool
 from zoobot.data.datasets import Batch
 from zoobot.data.limits import MAX_PIXELS
 from zoobot.data.manifest import SPLITS, Manifest
+from zoobot.data.remote_files import is_url
+from zoobot.data.remote_shards import RemoteSplit, open_remote_split
 from zoobot.data.shard_index import INDEX_COLUMNS, is_encoded, load_index
+from zoobot.data.window_order import order_in_windows
 from zoobot.errors import ImageError, SettingError, ShardError
 from zoobot.schemas import Schema
 
@@ -51,6 +55,7 @@ class ShardDataset(Dataset[Batch]):
         size: height and width that encoded images are resized to; raw ones must have it.
         channels: 1 or 3, likewise. Both are those of the first image when left out.
         keep_faulty: give a black image and the reason in ``Batch.faults`` for an encoded one that cannot be read.
+        remote: where the files are fetched from, if they are not here; see :func:`open_split`.
 
     Raises:
         ShardError: a file is torn or corrupt, lacks one of ``label_cols``, or holds images of another shape.
@@ -65,11 +70,12 @@ class ShardDataset(Dataset[Batch]):
         size: int | None = None,
         channels: int | None = None,
         keep_faulty: bool = False,
+        remote: RemoteSplit | None = None,
     ) -> None:
         self.files = [Path(file) for file in files]
         if not self.files:
             raise ShardError("files is empty; a dataset of shards needs at least one TFRecord file")
-        tables = [load_index(file) for file in self.files]
+        tables = remote.tables if remote else [load_index(file) for file in self.files]
         encoded = {is_encoded(table) for table in tables}
         if len(encoded) > 1:
             raise ShardError("files holds raw and encoded shards; read them as two datasets")
@@ -82,6 +88,10 @@ class ShardDataset(Dataset[Batch]):
         self._end = _column(tables, "end")
         self._bad_pixels = _column(tables, "bad_pixels")
         self._keep_faulty = keep_faulty
+        self._remote_files = remote.files if remote else None
+        self._window = remote.window if remote else None
+        self._most_open = _MOST_OPEN_FILES if self._window is None else 2 * self._window
+        self._last_file: int | None = -1
         self._maps: collections.OrderedDict[int, torch.Tensor] = collections.OrderedDict()
         self._buffers = BufferPool()
         self.image_shape = self._find_shape(tables, size, channels)
@@ -95,8 +105,9 @@ class ShardDataset(Dataset[Batch]):
 
     @property
     def file_loc(self) -> list[str]:
-        """The TFRecord file of each galaxy."""
-        return [str(self.files[file]) for file in self._file]
+        """The TFRecord file of each galaxy, or its URL."""
+        places = self._remote_files.urls if self._remote_files else [str(path) for path in self.files]
+        return [places[file] for file in self._file]
 
     def __getitem__(self, position: int) -> Batch:
         """A batch of one galaxy."""
@@ -118,6 +129,21 @@ class ShardDataset(Dataset[Batch]):
             faults,
             self._bad_pixels[np.asarray(positions, int)],
         )
+
+    def epoch_order(self, seed: int) -> list[int]:
+        """An order to train in, of all galaxies, another for each seed: a full shuffle if all files are here or fit.
+
+        Otherwise :func:`~zoobot.data.window_order.order_in_windows`, with the next files being fetched meanwhile.
+        """
+        self._last_file = None
+        if self._window is not None and self._remote_files is not None:
+            order, files = order_in_windows(self._file, self._window, seed)
+            self._remote_files.prefetch(files.tolist())
+            return [int(position) for position in order]
+        order_of_all = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        if self._remote_files is not None:
+            self._remote_files.prefetch(range(len(self.files)))
+        return [int(position) for position in order_of_all.tolist()]
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the memory maps behind when a loader's worker is given a copy."""
@@ -147,12 +173,23 @@ class ShardDataset(Dataset[Batch]):
         if file in self._maps:
             self._maps.move_to_end(file)
         else:
-            if len(self._maps) >= _MOST_OPEN_FILES:
+            if len(self._maps) >= self._most_open:
                 self._maps.popitem(last=False)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nor is it written to
-                self._maps[file] = torch.from_numpy(tfrecord.map_file(self.files[file]))
+                self._maps[file] = torch.from_numpy(tfrecord.map_file(self._find(file)))
         return self._maps[file]
+
+    def _find(self, file: int) -> Path:
+        """Where a file is, fetched if need be; read in order, the next one is fetched meanwhile."""
+        if self._remote_files is None:
+            return self.files[file]
+        path = self._remote_files.open(file)
+        if self._last_file is not None:  # else epoch_order has said what comes next
+            if file == self._last_file + 1 < len(self.files) - 1:
+                self._remote_files.prefetch([file + 1])
+            self._last_file = file
+        return path
 
     def _check_votes(self) -> None:
         wrong = np.argwhere(~((self.votes >= 0) & (self.votes <= _MOST_VOTES)))
@@ -201,21 +238,39 @@ class ShardDataset(Dataset[Batch]):
         return dtype
 
 
-def load_datasets(shard_dir: str | Path, schema: Schema | None = None) -> tuple[ShardDataset, ShardDataset]:
+def load_datasets(
+    shard_dir: str | Path,
+    schema: Schema | None = None,
+    *,
+    cache_dir: str | Path | None = None,
+    cache_gb: float | None = None,
+) -> tuple[ShardDataset, ShardDataset]:
     """Open the train and the test galaxies of a folder that ``zoobot create-shards`` made.
 
     Args:
-        shard_dir: the folder.
+        shard_dir: the folder, or a URL that fsspec reads, such as ``s3://bucket/shards``.
         schema: the decision tree to take the votes of; that of the shards when left out.
+        cache_dir: where the files of a URL are kept; ``ZOOBOT_CACHE_DIR`` or ``~/.cache/zoobot`` when left out.
+        cache_gb: how much to keep, in 10⁹ bytes; ``ZOOBOT_CACHE_GB`` or nine tenths of the free disk when left out.
 
     Raises:
-        ShardError: the folder is not one of finished shards, or lacks votes of ``schema``.
+        ShardError: the folder is not one of finished shards, cannot be reached, or lacks votes of ``schema``.
+        SettingError: ``cache_gb`` is too little.
     """
-    return open_split(shard_dir, "train", schema), open_split(shard_dir, "test", schema)
+    train, test = (
+        open_split(shard_dir, split, schema, cache_dir=cache_dir, cache_gb=cache_gb) for split in ("train", "test")
+    )
+    return train, test
 
 
 def open_split(
-    shard_dir: str | Path, split: str, schema: Schema | None = None, *, keep_faulty: bool = False
+    shard_dir: str | Path,
+    split: str,
+    schema: Schema | None = None,
+    *,
+    keep_faulty: bool = False,
+    cache_dir: str | Path | None = None,
+    cache_gb: float | None = None,
 ) -> ShardDataset:
     """Open one split of a folder of shards: ``train``, ``test`` or ``unlabelled``; see :class:`ShardDataset`.
 
@@ -225,20 +280,26 @@ def open_split(
     """
     if split not in SPLITS:
         raise SettingError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")
+    shard_dir = str(shard_dir).rstrip("/") if is_url(shard_dir) else Path(shard_dir)
     manifest = Manifest.load(shard_dir)
     if not manifest.complete:
         raise ShardError(f"{shard_dir} is not finished; run the same `zoobot create-shards` again and it goes on")
     if not manifest.counts.get(split):
         raise ShardError(f"{shard_dir} holds no {split} galaxies; it has {_describe_counts(manifest)}")
     label_cols = [] if split == "unlabelled" else (schema or manifest.schema).label_cols
-    files = sorted((Path(shard_dir) / split).glob("*.tfrecord"))
+    remote = None
+    if isinstance(shard_dir, str):
+        remote = open_remote_split(shard_dir, manifest, split, cache_dir=cache_dir, cache_gb=cache_gb)
+        files = remote.files.paths
+    else:
+        files = sorted((shard_dir / split).glob("[!.]*.tfrecord"))
     if not files:
-        raise ShardError(f"{Path(shard_dir) / split} holds no .tfrecord files, though the manifest counts some")
+        raise ShardError(f"{shard_dir}/{split} holds no .tfrecord files, though the manifest counts some")
     size, channels = manifest.image_size, manifest.channels
-    dataset = ShardDataset(files, label_cols, size=size, channels=channels, keep_faulty=keep_faulty)
+    dataset = ShardDataset(files, label_cols, size=size, channels=channels, keep_faulty=keep_faulty, remote=remote)
     if len(dataset) != manifest.counts[split]:
         raise ShardError(
-            f"{Path(shard_dir) / split} holds {len(dataset)} galaxies, its manifest says {manifest.counts[split]}; "
+            f"{shard_dir}/{split} holds {len(dataset)} galaxies, its manifest says {manifest.counts[split]}; "
             "a shard is missing or foreign: check with `zoobot check-shards`"
         )
     return dataset
