@@ -63,7 +63,7 @@ ResizeSize = Annotated[
     int | None, typer.Option(help="Side of what the encoder sees.", show_default="the model folder's, or the crop's")
 ]
 Epochs = Annotated[
-    int | None, typer.Option(help="Most passes over the galaxies.", show_default="8000 images, 10 to 60")
+    int | None, typer.Option(help="Most passes over the galaxies.", show_default="5000 images, 8 to 40")
 ]
 Patience = Annotated[
     int | None,

@@ -11,12 +11,16 @@ from zoobot.cli.calibrate import calibrate
 from zoobot.cli.cutouts import cutouts
 from zoobot.cli.demo import demo
 from zoobot.cli.evaluate import evaluate
+from zoobot.cli.export import export
+from zoobot.cli.finetune import cross_validate, finetune
+from zoobot.cli.info import info
+from zoobot.cli.merge import merge
 from zoobot.cli.odd import odd
 from zoobot.cli.predict import predict
 from zoobot.cli.report import report
 from zoobot.cli.represent import represent
 from zoobot.cli.schemas import show_schemas
-from zoobot.cli.shards import check_shards, create_shards
+from zoobot.cli.shards import check_shards, create_shards, merge_shards
 from zoobot.cli.similar import similar
 from zoobot.cli.simulate import simulate
 from zoobot.cli.stretch import stretch
@@ -38,15 +42,21 @@ app.command("simulate")(simulate)
 app.command("cutouts")(cutouts)
 app.command("stretch")(stretch)
 app.command("create-shards")(create_shards)
+app.command("merge-shards")(merge_shards)
 app.command("check-shards")(check_shards)
 app.command("train")(train)
+app.command("finetune")(finetune)
+app.command("cross-validate")(cross_validate)
 app.command("predict")(predict)
+app.command("merge")(merge)
 app.command("calibrate")(calibrate)
 app.command("evaluate")(evaluate)
 app.command("report")(report)
 app.command("represent")(represent)
 app.command("similar")(similar)
 app.command("odd")(odd)
+app.command("info")(info)
+app.command("export")(export)
 
 
 def _print_version(wanted: bool) -> None:

@@ -13,14 +13,15 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoobot.errors import ModelError, ZoobotError
 from zoobot.estimators.define_model import Model, ModelConfig, build_model
+from zoobot.estimators.model_card import write_card
 from zoobot.files import replace_atomically
 from zoobot.schemas import Schema
 
-__all__ = ["CALIBRATION_NAME", "load_config", "load_model", "save_model", "update_metadata"]
+__all__ = ["CALIBRATION_NAME", "count_parameters", "load_config", "load_model", "save_model", "update_metadata"]
 
 CALIBRATION_NAME = "calibration.json"
 """The recalibration of a model, if there is one: see zoobot.predictions.calibration_file."""
@@ -74,7 +75,12 @@ def save_model(model: Model, folder: str | Path, metadata: Mapping[str, Any] | N
     ):
         weights_path.write_bytes(weights)
         config_path.write_text(json.dumps(config, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        card_path.write_text(_write_card(model, config), encoding="utf-8")
+        card_path.write_text(write_card(config, count_parameters(model)), encoding="utf-8")
+
+
+def count_parameters(module: nn.Module) -> int:
+    """How many numbers training can change."""
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _plain_tensors(model: Model) -> dict[str, Tensor]:
@@ -96,27 +102,6 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (str, bool, int)):
         return value
     return _plain(value.tolist()) if hasattr(value, "tolist") else str(value)
-
-
-def _write_card(model: Model, config: Mapping[str, Any]) -> str:
-    settings = model.config
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    answers = f"{settings.output_dim} answers"
-    if model.schema is not None:
-        answers += f" of schema `{model.schema.name}`"
-    facts = {
-        "Predicts": f"{answers} (head `{settings.head}`: Dirichlet concentrations)",
-        "Encoder": f"`{settings.encoder}`, {parameters:,} parameters",
-        "Images": f"{settings.input_size} pixels square, {settings.channels} channels, uint8; "
-        f"cropped to {settings.crop_size}, resized to {settings.resize_size}",
-        "Made with": ", ".join(f"{package} {number}" for package, number in config["versions"].items()),
-    }
-    if settings.fits is not None:
-        facts["FITS images"] = f"read and stretched as `{json.dumps(settings.fits)}`"
-    lines = [f"- **{name}**: {fact}" for name, fact in facts.items()]
-    usage = 'from zoobot.estimators import checkpoint\n\nmodel = checkpoint.load_model("this/folder")'
-    about = json.dumps(config["metadata"], indent=2)
-    return "\n".join(["# Zoobot model", "", *lines, "", "```python", usage, "```", "", "```json", about, "```", ""])
 
 
 def load_config(folder: str | Path) -> dict[str, Any]:

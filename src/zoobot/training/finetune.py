@@ -31,8 +31,8 @@ Positions: TypeAlias = NDArray[np.intp]
 
 _HEADS = {"classification": "softmax", "regression": "linear", "votes": "dirichlet"}
 _IMAGE_SIZE = 212
-_SEEN = 8_000  # images shown to the model in a training, by default, if that is not fewer or more than so many epochs
-_EPOCHS = (10, 60)
+_SEEN = 5_000  # images shown to the model in a training, by default, if that is not fewer or more than so many epochs
+_EPOCHS = (8, 40)
 _HELD_BACK_FOLDS = 5  # one of them is held back
 _INNER_FOLDS = 4  # by which the penalty of a head's weights is chosen
 _ENOUGH = 1_000  # galaxies, of which one of these folds is enough
@@ -71,7 +71,7 @@ class FinetuneConfig:
             from when left out.
         learning_rate: at its height.
         weight_decay: of what learns, save biases and normalisation.
-        epochs: passes over the galaxies; as many as show 8,000 images, within 10 and 60, when left out.
+        epochs: passes over the galaxies; as many as show 5,000 images, within 8 and 40, when left out.
         patience: epochs without a better loss on galaxies held back after which to stop; a third when left out.
         batch_size: galaxies a step.
         dropout_rate: before the last layer; the head alone is trained without.
