@@ -2,16 +2,27 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 __all__ = ["train"]
 
+_OF_MODEL = ("encoder", "weights", "head", "crop_size", "resize_size", "move", "zoom", "dropout_rate", "drop_path_rate")
+_OF_TRAINING = (
+    *("epochs", "max_minutes", "patience", "batch_size", "learning_rate", "weight_decay", "ema_decay", "precision"),
+    *("accelerator", "workers", "seed", "resume", "overwrite"),
+)
+
 
 def train(
+    context: typer.Context,
     shard_dir: Annotated[str, typer.Option(help="Folder that `zoobot create-shards` made, or its URL (s3://…).")],
     save_dir: Annotated[Path, typer.Option(help="Folder for the model, its history and its state to resume from.")],
+    preset: Annotated[
+        str | None,
+        typer.Option(help="A recipe: fast, balanced or best. Other options, where given, go before it."),
+    ] = None,
     epochs: Annotated[
         int | None,
         typer.Option(help="Most passes over the galaxies.", show_default="50; as many as fit with --max-minutes"),
@@ -69,6 +80,8 @@ def train(
 
     Examples:
 
+        zoobot train --shard-dir shards --save-dir model --preset best
+
         zoobot train --shard-dir shards --save-dir model --epochs 50 --patience 10
 
         zoobot train --shard-dir shards --save-dir model --encoder resnet18 --resize-size 96 --max-minutes 15
@@ -82,41 +95,23 @@ def train(
     from zoobot.estimators import define_model
     from zoobot.training import training_config
 
+    train_dataset, test_dataset = shards.load_datasets(shard_dir)
+    image_size, _, channels = train_dataset.image_shape
+    options = _apply_preset(context, preset, image_size)
     config = training_config.TrainConfig(
         log_dir=save_dir,
-        epochs=epochs,
-        patience=patience,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        ema_decay=ema_decay,
-        max_minutes=max_minutes,
-        precision=precision,
-        accelerator=accelerator,
         devices=int(devices) if devices.isascii() and devices.isdigit() else devices,
-        workers=workers,
-        seed=seed,
-        resume=resume,
-        overwrite=overwrite,
+        **{name: options[name] for name in _OF_TRAINING},
     )
-    train_dataset, test_dataset = shards.load_datasets(shard_dir)
     torch.manual_seed(seed)  # the initial weights
     manifest = Manifest.load(shard_dir)
     model = define_model.get_model(
         schema=manifest.schema,
-        input_size=train_dataset.image_shape[0],
-        channels=train_dataset.image_shape[2],
-        crop_size=crop_size,
-        resize_size=resize_size,
-        encoder=encoder,
-        weights=weights,
-        head=head,
-        dropout_rate=dropout_rate,
-        drop_path_rate=drop_path_rate,
-        move=move,
-        zoom=zoom,
+        input_size=image_size,
+        channels=channels,
         fit=manifest.settings.get("fit", "crop"),
         fits=manifest.settings.get("fits"),
+        **{name: options[name] for name in _OF_MODEL},
     )
     if model.config.weights and model.config.weights["lacking"]:
         lacking = ", ".join(model.config.weights["lacking"])
@@ -128,5 +123,21 @@ def train(
     training_config.train_estimator(model, config, train_dataset, test_dataset)
     typer.echo(f"{save_dir}: the best model, history.csv and learning_curve.png")
     kind = " --file-format fits" if model.config.fits else ""
+    views = " --tta dihedral" if preset else ""
     folder = shlex.quote(str(save_dir))
-    typer.echo(f"next: zoobot predict --checkpoint-dir {folder} --folder IMAGES{kind} --save-loc predictions.parquet")
+    typer.echo(
+        f"next: zoobot predict --checkpoint-dir {folder} --folder IMAGES{kind}{views} --save-loc predictions.parquet"
+    )
+
+
+def _apply_preset(context: typer.Context, preset: str | None, image_size: int) -> dict[str, Any]:
+    """The options, those of the preset where none were given."""
+    from zoobot.training.presets import choose_preset
+
+    options = dict(context.params)
+    if preset is not None:
+        for name, value in choose_preset(preset).settings(image_size).items():
+            source = context.get_parameter_source(name)
+            if source is not None and source.name.startswith("DEFAULT"):
+                options[name] = value
+    return options

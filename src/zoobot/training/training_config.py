@@ -63,8 +63,8 @@ class TrainConfig:
         freeze_batch_norm: keep the running statistics of batch normalisation as they are, as small data asks for.
         ema_decay: keep, test and save a running mean of the weights with this memory (0.999, say); off when left out.
         max_minutes: stop after this time; the learning rate falls so as to reach zero then.
-        precision: ``32-true``, ``bf16-mixed``, ``16-mixed``; ``auto`` is bf16-mixed on a GPU, or a CPU
-            (with AMX), that computes in it.
+        precision: ``32-true``, ``bf16-mixed``, ``16-mixed``; ``auto`` is bf16-mixed on a GPU that computes in it, or a
+            CPU (with AMX) unless the encoder has depthwise convolutions, as EfficientNets have.
         accelerator: ``auto``, ``cpu``, ``gpu``, ``mps``, …, as Lightning calls them.
         devices: how many of them, or ``auto``.
         workers: processes that read ahead; chosen by the machine when left out.
@@ -164,7 +164,7 @@ def train_estimator(
     keeper = KeepBest(folder, config.patience, model.schema.question_names if model.schema else [], metadata)
     stopper = StopOnInterrupt()
     shown = [ShowProgress(keeper, config.epochs, len(train_dataset))] if config.show_progress else []
-    trainer = _make_trainer(config, keeper, stopper, *shown)
+    trainer = _make_trainer(config, _choose_precision(config, model), keeper, stopper, *shown)
     if not config.resume:
         clear_folder(folder, overwrite=config.overwrite)
     elif _check_run(folder, model, metadata):
@@ -313,7 +313,7 @@ def _load_best(model: Model, folder: Path) -> Model:
     return model.eval()
 
 
-def _make_trainer(config: TrainConfig, keeper: KeepBest, *others: pl.Callback) -> pl.Trainer:
+def _make_trainer(config: TrainConfig, precision: str, keeper: KeepBest, *others: pl.Callback) -> pl.Trainer:
     folder = Path(config.log_dir)
     callbacks: list[pl.Callback] = [keeper]  # before the averaging, whose weights it saves
     if config.ema_decay is not None:
@@ -326,7 +326,7 @@ def _make_trainer(config: TrainConfig, keeper: KeepBest, *others: pl.Callback) -
             return pl.Trainer(
                 accelerator=config.accelerator,
                 devices=config.devices,
-                precision=_choose_precision(config),  # type: ignore[arg-type]
+                precision=precision,  # type: ignore[arg-type]
                 max_epochs=config.epochs if config.epochs is not None else -1,
                 callbacks=callbacks,
                 logger=TensorBoardLogger(folder, name="tensorboard", version=""),
@@ -343,14 +343,16 @@ def _make_trainer(config: TrainConfig, keeper: KeepBest, *others: pl.Callback) -
         ) from error
 
 
-def _choose_precision(config: TrainConfig) -> str:
+def _choose_precision(config: TrainConfig, model: Model) -> str:
     if config.precision != "auto":
         return config.precision
     if config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
     on_cpu = config.accelerator == "cpu" or (config.accelerator == "auto" and not torch.backends.mps.is_available())
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return "bf16-mixed" if on_cpu and capabilities.get("amx_bf16") else "32-true"
+    # a CPU's matrix instructions are of no use to depthwise convolutions, which bfloat16 makes slower
+    is_depthwise = any(isinstance(part, torch.nn.Conv2d) and part.groups > 1 for part in model.encoder.modules())
+    return "bf16-mixed" if on_cpu and capabilities.get("amx_bf16") and not is_depthwise else "32-true"
 
 
 @contextlib.contextmanager
