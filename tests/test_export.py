@@ -262,3 +262,22 @@ def test_a_model_without_a_tree_has_a_card(tmp_path: Path) -> None:
     card = (tmp_path / "m" / "MODEL_CARD.md").read_text()
     assert "3 answers" in card
     assert "not recorded" in card
+
+
+@pytest.mark.parametrize("kind", ["softmax", "linear"])
+def test_models_of_labels_are_exported_too(kind, tmp_path):
+    targets = ("mass",) if kind == "linear" else ()
+    model = get_model(output_dim=1 if targets else 2, input_size=32, encoder="test_resnet", head=kind, targets=targets)
+    if targets:
+        model.head.scale.fill_(500.0)
+    checkpoint.save_model(model.eval(), tmp_path / "m")
+    done = onnx_export.export_onnx(tmp_path / "m", tmp_path / "m.onnx")
+    session = ort.InferenceSession(str(done.path))
+    assert session.get_outputs()[0].name == ("numbers" if targets else "probabilities")
+    images = torch.randint(0, 255, (3, 32, 32, 3), dtype=torch.uint8)
+    (found,) = session.run(None, {"images": images.numpy()})
+    with torch.inference_mode():
+        np.testing.assert_allclose(found, model(images).numpy(), rtol=1e-3, atol=1e-3)
+    card = (tmp_path / "m" / "MODEL_CARD.md").read_text()
+    assert ("Predicts mass of a galaxy" in card) == bool(targets)
+    assert "volunteers would classify" not in card or not targets

@@ -63,6 +63,7 @@ def save_model(model: Model, folder: str | Path, metadata: Mapping[str, Any] | N
         "model": model.config.to_dict(),
         "schema": None if model.schema is None else model.schema.to_dict(),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "parameters": count_parameters(model),
         "versions": {package: version(package) for package in ("zoobot", "torch", "timm")},
         "metadata": _plain(metadata or {}),
     }
@@ -75,7 +76,7 @@ def save_model(model: Model, folder: str | Path, metadata: Mapping[str, Any] | N
     ):
         weights_path.write_bytes(weights)
         config_path.write_text(json.dumps(config, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        card_path.write_text(write_card(config, count_parameters(model)), encoding="utf-8")
+        card_path.write_text(write_card(config), encoding="utf-8")
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -141,15 +142,16 @@ def _read(path: Path) -> bytes:
 
 
 def update_metadata(folder: str | Path, facts: Mapping[str, Any]) -> None:
-    """Add to the metadata in a model folder's ``config.json``.
+    """Add to the metadata in a model folder's ``config.json``, and write its card anew.
 
     Raises:
         ModelError: As :func:`load_config`.
     """
     config = load_config(folder)
     config["metadata"] |= _plain(facts)
-    with replace_atomically(Path(folder) / _CONFIG) as path:
+    with replace_atomically(Path(folder) / _CARD) as card_path, replace_atomically(Path(folder) / _CONFIG) as path:
         path.write_text(json.dumps(config, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        card_path.write_text(write_card(config), encoding="utf-8")
 
 
 def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Model:

@@ -118,11 +118,12 @@ class Head(nn.Module):
     Computed in float32, also under autocast.
 
     Attributes:
-        task: ``votes``, whose outputs are concentrations; ``classification``, the chances of classes; or
-            ``regression``, numbers.
+        task: ``votes``; ``classification``, of galaxies that have one label each; or ``regression``.
+        outputs: what comes out: ``concentrations``, the ``probabilities`` of classes, or ``numbers``.
     """
 
     task: ClassVar[str] = "votes"
+    outputs: ClassVar[str] = "concentrations"
 
     def __init__(self, n_features: int, output_dim: int, dropout_rate: float) -> None:
         """Build the linear layer, (n_features) to (output_dim)."""
@@ -222,6 +223,7 @@ class SoftmaxHead(Head):
     """
 
     task = "classification"
+    outputs = "probabilities"
 
     def activate(self, logits: Tensor) -> Tensor:
         """Make chances of them."""
@@ -236,6 +238,7 @@ class LinearHead(Head):
     """
 
     task = "regression"
+    outputs = "numbers"
     location: Tensor
     scale: Tensor
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zoobot.errors import ModelError, SettingError
-from zoobot.estimators.checkpoint import CALIBRATION_NAME, count_parameters, load_config, load_model
+from zoobot.estimators.checkpoint import CALIBRATION_NAME, load_config, load_model
 from zoobot.estimators.model_card import dig, write_card
 
 __all__ = ["export_hub", "read_calibration"]
@@ -48,7 +48,7 @@ def export_hub(
     config = {**load_config(source), "model": model.config.to_dict()}
     calibration = read_calibration(source)
     scores = None if metrics is None else _read_table(Path(metrics), "write it with `zoobot evaluate`")
-    card = write_card(config, count_parameters(model), calibration=calibration, metrics=scores)
+    card = write_card(config, calibration=calibration, metrics=scores)
     with _new_folder(target) as folder:
         for name in _FILES if calibration is None else (*_FILES, CALIBRATION_NAME):
             shutil.copyfile(source / name, folder / name)

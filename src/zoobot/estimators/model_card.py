@@ -53,7 +53,6 @@ def dig(value: Any, *names: str) -> Any:
 
 def write_card(
     config: Mapping[str, Any],
-    parameters: int,
     *,
     calibration: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
@@ -62,7 +61,6 @@ def write_card(
 
     Args:
         config: The content of its ``config.json``.
-        parameters: How many the model has.
         calibration: The content of its ``calibration.json``.
         metrics: What ``zoobot evaluate`` wrote.
 
@@ -71,7 +69,7 @@ def write_card(
     """
     schema = None if config["schema"] is None else Schema.from_dict(config["schema"])
     sections = {
-        f"Galaxy morphology: {'a model' if schema is None else schema.name}": _describe(config, schema, parameters),
+        f"Galaxy morphology: {'a model' if schema is None else schema.name}": _describe(config, schema),
         "Data": _describe_data(config),
         "How good it is": _describe_metrics(config, metrics),
         "Calibration": [_describe_calibration(calibration)],
@@ -85,20 +83,27 @@ def write_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _describe(config: Mapping[str, Any], schema: Schema | None, parameters: int) -> Iterator[str]:
-    model = config["model"]
-    yield (
-        "Predicts how Galaxy Zoo volunteers would classify a galaxy in an image: for each question the concentrations "
-        "of a Dirichlet distribution, whence the expected fraction of votes for each answer, and its credible interval."
-    )
-    if schema is None:
-        yield f"It has {model['output_dim']} answers; their decision tree is not in the folder."
+def _describe(config: Mapping[str, Any], schema: Schema | None) -> Iterator[str]:
+    model, parameters = config["model"], config.get("parameters")
+    size = f" {parameters:,} parameters" if isinstance(parameters, int) else ""
+    if model.get("targets"):
+        yield f"Predicts {', '.join(model['targets'])} of a galaxy in an image."
+    elif model["head"] == "softmax" and schema is not None:
+        yield "Predicts which class a galaxy in an image is of, as the probability of each."
     else:
+        yield (
+            "Predicts how Galaxy Zoo volunteers would classify a galaxy in an image: for each question the "
+            "concentrations of a Dirichlet distribution, whence the expected fraction of votes for each answer, and "
+            "its credible interval."
+        )
+    if schema is None and not model.get("targets"):
+        yield f"It has {model['output_dim']} answers; their decision tree is not in the folder."
+    elif schema is not None:
         about = f" ({schema.description})" if schema.description else ""
         yield f"Decision tree `{schema.name}`{about}, {len(schema.questions)} questions, {model['output_dim']} answers:"
         yield f"```\n{schema.draw()}\n```"
     facts = {
-        "Encoder": f"`{model['encoder']}`; with the head `{model['head']}` {parameters:,} parameters",
+        "Encoder": f"`{model['encoder']}`; with the head `{model['head']}`{size}",
         "Images": f"{model['input_size']} pixels square, {model['channels']} channels, uint8; "
         f"cropped to {model['crop_size']}, resized to {model['resize_size']}",
         "FITS images": f"read and stretched as `{json.dumps(model['fits'])}`" if model.get("fits") else None,
@@ -123,8 +128,11 @@ def _describe_data(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _describe_metrics(config: Mapping[str, Any], metrics: Mapping[str, Any] | None) -> Iterator[str]:
-    run = dig(config, "metadata", "metrics")
-    if dig(run, "test_loss") is None and metrics is None:
+    run, finetuned = dig(config, "metadata", "metrics"), dig(config, "metadata", "finetuning", "scores")
+    if isinstance(finetuned, Mapping):
+        yield "Scores of the galaxies that were held back:"
+        yield _draw_table(["score", "value"], [[name, _show(value)] for name, value in finetuned.items()])
+    elif dig(run, "test_loss") is None and metrics is None:
         yield "Not measured yet: see `zoobot evaluate`."
     if dig(run, "test_loss") is not None:
         prefix = "test_loss_"

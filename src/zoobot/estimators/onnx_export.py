@@ -5,7 +5,7 @@ import importlib
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from zoobot.errors import ModelError, SettingError
 from zoobot.estimators.augment import Augment
 from zoobot.estimators.checkpoint import load_config, load_model
-from zoobot.estimators.define_model import Model, ModelConfig
+from zoobot.estimators.define_model import LinearHead, Model, ModelConfig
 from zoobot.files import replace_atomically
 
 __all__ = ["EXPORT_PACKAGES", "Exported", "export_encoder", "export_onnx", "import_optional", "read_onnx_facts"]
@@ -52,7 +52,8 @@ def export_onnx(checkpoint_dir: str | Path, save_loc: str | Path) -> Exported:
     """Write a model folder as an ONNX file with all of its processing inside, once it was found to agree with torch.
 
     It takes ``images`` (batch, input_size, input_size, channels) as uint8, any number at a time, and gives
-    ``concentrations`` (batch, answers), float32, of the whole network: without draws of dropout, and not recalibrated.
+    ``concentrations`` (batch, answers), float32, of the whole network: without draws of dropout, and not recalibrated;
+    or ``probabilities`` of classes, or ``numbers``, of models finetuned to these.
     (Of models of fluxes, whose FITS files are not stretched, images are float32.) The names of the answers, the
     decision tree and the weights' sum are in the file's metadata.
 
@@ -65,11 +66,12 @@ def export_onnx(checkpoint_dir: str | Path, save_loc: str | Path) -> Exported:
         raise SettingError(f"save_loc: got {save_loc}, expected a file name that ends in .onnx")
     onnx, *_ = [import_optional(package, "export") for package in EXPORT_PACKAGES]
     config, model = load_config(checkpoint_dir), load_model(checkpoint_dir)
-    content = _export(_Graph(model), _example(model.config, 2), "images", "concentrations", model.config)
+    content = _export(_Graph(model), _example(model.config, 2), "images", model.head.outputs, model.config)
     proto = onnx.load_model_from_string(content)
     facts = {
         "zoobot_format": _FORMAT,
-        "label_cols": None if model.schema is None else model.schema.label_cols,
+        "task": model.head.task,
+        "label_cols": list(model.config.targets) if model.schema is None else model.schema.label_cols,
         **{name: config[name] for name in ("model", "schema", "weights_sha256", "versions")},
     }
     onnx.helper.set_model_props(proto, {name: json.dumps(fact) for name, fact in facts.items()})
@@ -251,20 +253,22 @@ def _compare(content: bytes, model: Model) -> tuple[float, float]:
     """Largest differences of concentrations and of fractions between ONNX Runtime and torch."""
     session = import_optional("onnxruntime", "export").InferenceSession(content, providers=["CPUExecutionProvider"])
     config = model.config
-    groups = [(0, config.output_dim - 1)] if model.schema is None else model.schema.question_index_groups
     largest = [0.0, 0.0]
     for count in _BATCHES:
         images = _example(config, count)
         (found,) = session.run(None, {"images": images.numpy()})
         with torch.inference_mode():
             expected = model(images).numpy()
-        pairs = ((found, expected), (_fractions(found, groups), _fractions(expected, groups)))
+        pairs = ((found, expected), (_scale(found, model), _scale(expected, model)))
         differences = [float(np.abs(one - other).max()) for one, other in pairs]
         largest = [float(np.maximum(one, other)) for one, other in zip(largest, differences, strict=True)]  # keeps NaN
     return largest[0], largest[1]
 
 
-def _fractions(concentrations: NDArray[np.float32], groups: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
-    """Each answer's share of the concentrations of its question."""
-    parts = [concentrations[:, first : last + 1].astype(np.float64) for first, last in groups]
+def _scale(outputs: NDArray[np.float32], model: Model) -> NDArray[np.float64]:
+    """Each answer's share of the concentrations of its question; numbers, in units of their scale."""
+    if isinstance(model.head, LinearHead):
+        return np.asarray(outputs / model.head.scale.double().numpy(), np.float64)
+    groups = [(0, model.config.output_dim - 1)] if model.schema is None else model.schema.question_index_groups
+    parts = [outputs[:, first : last + 1].astype(np.float64) for first, last in groups]
     return np.concatenate([part / part.sum(axis=1, keepdims=True) for part in parts], axis=1)
