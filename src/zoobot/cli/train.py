@@ -11,7 +11,7 @@ __all__ = ["train"]
 _OF_MODEL = ("encoder", "weights", "head", "crop_size", "resize_size", "move", "zoom", "dropout_rate", "drop_path_rate")
 _OF_TRAINING = (
     *("epochs", "max_minutes", "patience", "batch_size", "learning_rate", "weight_decay", "ema_decay", "precision"),
-    *("accelerator", "workers", "seed", "resume", "overwrite"),
+    *("accelerator", "num_nodes", "strategy", "accumulate", "compile", "workers", "seed", "resume", "overwrite"),
 )
 
 
@@ -32,7 +32,7 @@ def train(
         typer.Option(help="Stop after this time; the learning rate falls to fit it."),
     ] = None,
     patience: Annotated[int, typer.Option(help="Stop after this many epochs without a better test loss.")] = 10,
-    batch_size: Annotated[int, typer.Option(help="Galaxies a step, on each device.")] = 64,
+    batch_size: Annotated[int, typer.Option(help="Galaxies a batch, on each device.")] = 64,
     encoder: Annotated[
         str | None,
         typer.Option(help="A timm model.", show_default="that of the weights, or efficientnet_b0"),
@@ -68,7 +68,14 @@ def train(
     ] = None,
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, 16-mixed or auto.")] = "auto",
     accelerator: Annotated[str, typer.Option(help="cpu, gpu, mps or auto.")] = "auto",
-    devices: Annotated[str, typer.Option(help="How many, or auto.")] = "auto",
+    devices: Annotated[str, typer.Option(help="How many in each machine, or auto.")] = "auto",
+    num_nodes: Annotated[int, typer.Option(help="Machines that train together; started by srun or torchrun.")] = 1,
+    strategy: Annotated[
+        str,
+        typer.Option(help="ddp, or ddp_find_unused_parameters_true for encoders with parts that some steps leave out."),
+    ] = "auto",
+    accumulate: Annotated[int, typer.Option(help="Batches that each step of the optimiser takes in.")] = 1,
+    compile: Annotated[bool, typer.Option(help="Compile the encoder: minutes at first, then faster steps.")] = False,
     workers: Annotated[int | None, typer.Option(help="Processes that read ahead.", show_default="by machine")] = None,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run in --save-dir.")] = False,
@@ -87,6 +94,8 @@ def train(
         zoobot train --shard-dir shards --save-dir model --encoder resnet18 --resize-size 96 --max-minutes 15
 
         zoobot train --shard-dir shards --save-dir model --weights imagenet-lite0 --resize-size 128 --max-minutes 60
+
+        zoobot train --shard-dir shards --save-dir model --devices 4 --accumulate 2 --resume
     """
     import torch
 
@@ -94,7 +103,9 @@ def train(
     from zoobot.data.manifest import Manifest
     from zoobot.estimators import define_model
     from zoobot.training import training_config
+    from zoobot.training.devices import rank_zero_only
 
+    say = rank_zero_only(typer.echo)  # with several devices there is a process for each
     train_dataset, test_dataset = shards.load_datasets(shard_dir)
     image_size, _, channels = train_dataset.image_shape
     options = _apply_preset(context, preset, image_size)
@@ -115,19 +126,15 @@ def train(
     )
     if model.config.weights and model.config.weights["lacking"]:
         lacking = ", ".join(model.config.weights["lacking"])
-        typer.echo(f"weights: {weights} lacks some of {model.config.encoder}, which start fresh: {lacking}", err=True)
+        say(f"weights: {weights} lacks some of {model.config.encoder}, which start fresh: {lacking}", err=True)
     if train_dataset.image_dtype.is_floating_point:
-        typer.echo(
-            "the shards hold fluxes without a stretch: the standard preprocessing takes them as they are", err=True
-        )
+        say("the shards hold fluxes without a stretch: the standard preprocessing takes them as they are", err=True)
     training_config.train_estimator(model, config, train_dataset, test_dataset)
-    typer.echo(f"{save_dir}: the best model, history.csv and learning_curve.png")
+    say(f"{save_dir}: the best model, history.csv and learning_curve.png")
     kind = " --file-format fits" if model.config.fits else ""
     views = " --tta dihedral" if preset else ""
     folder = shlex.quote(str(save_dir))
-    typer.echo(
-        f"next: zoobot predict --checkpoint-dir {folder} --folder IMAGES{kind}{views} --save-loc predictions.parquet"
-    )
+    say(f"next: zoobot predict --checkpoint-dir {folder} --folder IMAGES{kind}{views} --save-loc predictions.parquet")
 
 
 def _apply_preset(context: typer.Context, preset: str | None, image_size: int) -> dict[str, Any]:

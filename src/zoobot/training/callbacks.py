@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from torch import Tensor
 
@@ -205,7 +206,8 @@ class StopOnInterrupt(pl.Callback):
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        Console(stderr=True).print("stopping: a last look at the test galaxies (Ctrl-C again to stop at once)")
+        say = rank_zero_only(Console(stderr=True).print)  # all processes of a terminal hear it
+        say("stopping: a last look at the test galaxies (Ctrl-C again to stop at once)")
 
 
 class ShowProgress(pl.Callback):
@@ -231,7 +233,7 @@ class ShowProgress(pl.Callback):
             return
         note = ""
         if time.monotonic() - self._shown > 0.5:
-            note, self._shown = f"loss {float(outputs['loss']):.3f}", time.monotonic()
+            note, self._shown = f"loss {float(outputs['mean_loss']):.3f}", time.monotonic()
         self._advance(len(batch.id_str) * trainer.world_size, note)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -2,9 +2,7 @@
 
 import contextlib
 import json
-import logging
 import math
-import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,9 +11,8 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EMAWeightAveraging
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 from zoobot.data.datasets import GalaxyDataset, describe_dataset
@@ -26,6 +23,7 @@ from zoobot.files import delete_leftovers
 from zoobot.processes import count_cores
 from zoobot.training import losses
 from zoobot.training.callbacks import LAST_NAME, KeepBest, SaveLast, ShowProgress, StopOnInterrupt, StopOnTime
+from zoobot.training.devices import STRATEGIES, explain_lost_process, make_trainer, quiet_lightning
 from zoobot.training.estimator_module import EstimatorModule, GalaxyData, MultiquestionLossFunction
 from zoobot.training.history import HISTORY_NAME, save_learning_curve
 
@@ -41,6 +39,10 @@ _FREE_SETTINGS = {
     "workers",
     "accelerator",
     "devices",
+    "num_nodes",
+    "strategy",
+    "accumulate",
+    "compile",
     "resume",
     "overwrite",
     "show_progress",
@@ -55,7 +57,7 @@ class TrainConfig:
         log_dir: the folder to make: the model, the state to resume from, the history.
         epochs: passes over the training galaxies; as many as fit when left out together with ``max_minutes``, else 50.
         patience: stop after this many epochs without a better test loss.
-        batch_size: galaxies a step, on each device.
+        batch_size: galaxies a batch, on each device.
         learning_rate: of AdamW at its height; it warms up for a twentieth of the run, then falls to zero like a cosine.
         weight_decay: of AdamW, on everything but biases and normalisation.
         layers: how many of the encoder's last layers learn besides the head, as timm counts them; all when left out.
@@ -66,7 +68,12 @@ class TrainConfig:
         precision: ``32-true``, ``bf16-mixed``, ``16-mixed``; ``auto`` is bf16-mixed on a GPU that computes in it, or a
             CPU (with AMX) unless the encoder has depthwise convolutions, as EfficientNets have.
         accelerator: ``auto``, ``cpu``, ``gpu``, ``mps``, …, as Lightning calls them.
-        devices: how many of them, or ``auto``.
+        devices: how many of them in each machine, or ``auto``.
+        num_nodes: how many machines.
+        strategy: ``ddp`` or, for encoders of which a step may leave parts unused, ``ddp_find_unused_parameters_true``;
+            ``auto`` is ``ddp`` where there are several devices.
+        accumulate: how many batches each step of the optimiser takes in: a larger batch than memory holds.
+        compile: compile the encoder with ``torch.compile``: minutes at first, then faster steps.
         workers: processes that read ahead; chosen by the machine when left out.
         seed: what decides the order of galaxies, augmentation and dropout.
         resume: go on with an interrupted run in ``log_dir``, if there is one.
@@ -91,6 +98,10 @@ class TrainConfig:
     precision: str = "auto"
     accelerator: str = "auto"
     devices: int | str = "auto"
+    num_nodes: int = 1
+    strategy: str = "auto"
+    accumulate: int = 1
+    compile: bool = False
     workers: int | None = None
     seed: int = 0
     resume: bool = False
@@ -119,8 +130,12 @@ class TrainConfig:
             raise SettingError(f"layer_decay is {self.layer_decay}; it must be above 0 and at most 1, such as 0.8")
         if self.workers is not None and self.workers < 0:
             raise SettingError(f"workers is {self.workers}; it must be 0 or more")
-        if self.precision not in _PRECISIONS:
-            raise SettingError(f"precision is {self.precision!r}; it must be one of {', '.join(_PRECISIONS)}")
+        for name in ("num_nodes", "accumulate"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        for name, known in (("precision", _PRECISIONS), ("strategy", STRATEGIES)):
+            if getattr(self, name) not in known:
+                raise SettingError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}")
         if self.resume and self.overwrite:
             raise SettingError("resume and overwrite exclude each other; choose one")
         if self.epochs is None and self.max_minutes is None:
@@ -141,6 +156,7 @@ def train_estimator(
     """Train a model; its best weights are returned, and saved in ``config.log_dir`` as a model folder.
 
     An interrupted run, called again with ``resume``, goes on after its last whole epoch and ends as an unbroken one.
+    With several devices every process calls this, and each gets the best model.
 
     Args:
         model: from :func:`zoobot.estimators.define_model.get_model`; it is trained in place.
@@ -151,7 +167,8 @@ def train_estimator(
             :func:`zoobot.training.losses.get_multiquestion_loss` for the model's schema when left out.
 
     Raises:
-        TrainingError: the datasets do not fit the model, the folder is taken, or the loss becomes NaN or infinite.
+        TrainingError: the datasets do not fit the model, the folder is taken, the loss becomes NaN or infinite, or
+            another process of the run is lost.
     """
     folder = Path(config.log_dir)
     _check_fit(model, train_dataset, test_dataset)
@@ -164,20 +181,22 @@ def train_estimator(
     keeper = KeepBest(folder, config.patience, model.schema.question_names if model.schema else [], metadata)
     stopper = StopOnInterrupt()
     shown = [ShowProgress(keeper, config.epochs, len(train_dataset))] if config.show_progress else []
-    trainer = _make_trainer(config, _choose_precision(config, model), keeper, stopper, *shown)
+    trainer = make_trainer(config, model, [*_choose_callbacks(config, keeper), stopper, *shown])
+    processes = trainer.num_devices * trainer.num_nodes
+    say = rank_zero_only(Console(stderr=True).print)
     if not config.resume:
         clear_folder(folder, overwrite=config.overwrite)
     elif _check_run(folder, model, metadata):
-        Console(stderr=True).print(f"the run in {folder} has come to its end; there is nothing to go on with")
+        say(f"the run in {folder} has come to its end; there is nothing to go on with")
         return _load_best(model, folder)
     delete_leftovers(folder)
     last = _find_last(folder)
     if config.resume:
         state = "goes on after its last whole epoch" if last else "begins: there is no run to go on with yet"
-        Console(stderr=True).print(f"the run in {folder} {state}")
-    data = GalaxyData(train_dataset, test_dataset, config)
+        say(f"the run in {folder} {state}")
+    data = GalaxyData(train_dataset, test_dataset, config, processes)
     module = EstimatorModule(model.train(), loss, config)
-    with _quiet_lightning(), stopper, torch.random.fork_rng():
+    with quiet_lightning(), explain_lost_process(processes), _compiled(model, config), stopper, torch.random.fork_rng():
         try:
             trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
         except SystemExit as stop:  # Lightning's answer to a second Ctrl-C
@@ -195,7 +214,7 @@ def _check_fit(model: Model, *datasets: GalaxyDataset) -> None:
     for name, dataset in zip(("train_dataset", "test_dataset"), datasets, strict=True):
         if len(dataset) < (2 if name == "train_dataset" else 1):
             raise TrainingError(f"{name} has {len(dataset)} galaxies; training needs two, and one to test by")
-        if not np.asarray(dataset.votes).any():
+        if model.head.task == "votes" and not np.asarray(dataset.votes).any():
             raise TrainingError(f"{name} has no votes at all: there is nothing to learn")
         if dataset.image_shape != expected:
             raise TrainingError(
@@ -222,14 +241,18 @@ def clear_folder(folder: Path, *, overwrite: bool) -> None:
         return
     if not overwrite:
         raise TrainingError(
-            f"{folder} holds a model or a run already; go on with it with --resume, replace it with --overwrite, "
-            "or choose another folder"
+            f"{folder} holds a model or a run already; replace it with --overwrite, choose another folder, or go on "
+            "with a run of `zoobot train` with --resume"
         )
     for path in [*ours, *folder.glob("tensorboard/events.out.*")]:
         path.unlink(missing_ok=True)
 
 
 def _default_loss(model: Model) -> MultiquestionLossFunction:
+    if model.head.task != "votes":
+        raise TrainingError(
+            f"the head is for {model.head.task}, and the loss of votes is not: give loss=..., or use zoobot finetune"
+        )
     if model.schema is None:
         raise TrainingError(
             "the model has no schema, so its questions are unknown; give loss=losses.get_multiquestion_loss(groups), "
@@ -313,57 +336,21 @@ def _load_best(model: Model, folder: Path) -> Model:
     return model.eval()
 
 
-def _make_trainer(config: TrainConfig, precision: str, keeper: KeepBest, *others: pl.Callback) -> pl.Trainer:
-    folder = Path(config.log_dir)
+def _choose_callbacks(config: TrainConfig, keeper: KeepBest) -> list[pl.Callback]:
     callbacks: list[pl.Callback] = [keeper]  # before the averaging, whose weights it saves
     if config.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=config.ema_decay))
     if config.max_minutes is not None:
         callbacks.append(StopOnTime(config.max_minutes))
-    callbacks += [SaveLast(folder), *others]
-    try:
-        with _quiet_lightning():
-            return pl.Trainer(
-                accelerator=config.accelerator,
-                devices=config.devices,
-                precision=precision,  # type: ignore[arg-type]
-                max_epochs=config.epochs if config.epochs is not None else -1,
-                callbacks=callbacks,
-                logger=TensorBoardLogger(folder, name="tensorboard", version=""),
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                num_sanity_val_steps=0,
-                benchmark=True,
-            )
-    except (ValueError, TypeError, RuntimeError, ImportError, OverflowError, MisconfigurationException) as error:
-        raise SettingError(
-            f"accelerator {config.accelerator!r}, devices {config.devices!r} and precision {config.precision!r} "
-            f"do not work here: {error}"
-        ) from error
-
-
-def _choose_precision(config: TrainConfig, model: Model) -> str:
-    if config.precision != "auto":
-        return config.precision
-    if config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
-    on_cpu = config.accelerator == "cpu" or (config.accelerator == "auto" and not torch.backends.mps.is_available())
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    # a CPU's matrix instructions are of no use to depthwise convolutions, which bfloat16 makes slower
-    is_depthwise = any(isinstance(part, torch.nn.Conv2d) and part.groups > 1 for part in model.encoder.modules())
-    return "bf16-mixed" if on_cpu and capabilities.get("amx_bf16") and not is_depthwise else "32-true"
+    return [*callbacks, SaveLast(Path(config.log_dir))]
 
 
 @contextlib.contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's advice to itself: what it says here is either known or not the reader's to change."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def _compiled(model: Model, config: TrainConfig) -> Iterator[None]:
+    """The encoder compiled, if that is wanted, for as long as it is trained: its names stay as they are."""
+    if config.compile:
+        model.encoder.compile()
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
-            yield
+        yield
     finally:
-        logger.setLevel(level)
+        model.encoder._compiled_call_impl = None  # there is no other way back
