@@ -15,7 +15,7 @@ __all__ = ["predict", "print_predicted"]
 
 def predict(
     checkpoint_dir: Annotated[
-        list[Path], typer.Option(help="Model folder that `zoobot train` made; given several times, they are mixed.")
+        list[Path], typer.Option(help="Model folder of `zoobot train` or `finetune`; several are mixed.")
     ],
     save_loc: Annotated[
         Path, typer.Option(help="Table to write: .parquet, .csv or .fits; or a folder, without suffix, for parts.")
@@ -47,6 +47,13 @@ def predict(
     runtime: Annotated[str, typer.Option(help="What computes on a CPU: torch, or onnx or openvino, faster.")] = "torch",
     devices: Annotated[int, typer.Option(help="GPUs to use, a process for each; on a CPU just processes.")] = 1,
     galaxies_per_part: Annotated[int, typer.Option(help="Galaxies written together: what a kill may cost.")] = 8192,
+    engine: Annotated[str, typer.Option(help="Who does the work: local, or ray, a cluster.")] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster, host:6379.", show_default="RAY_ADDRESS, or one on this machine")
+    ] = None,
+    cores_per_worker: Annotated[
+        int | None, typer.Option(help="Cores of each worker of Ray.", show_default="1, or 4 with a GPU")
+    ] = None,
     part: Annotated[
         str | None, typer.Option(help="Share of the folder's parts to predict, i/n: 2/8 is the second of eight.")
     ] = None,
@@ -63,7 +70,8 @@ def predict(
         bool, typer.Option("--uncertainty", help="Write more: which answer leads, shares of all volunteers, entropies.")
     ] = False,
     friendly_loc: Annotated[
-        Path | None, typer.Option(help="Second table, of leading answers, blank where a question is unlikely asked.")
+        Path | None,
+        typer.Option(help="Second table, of leading answers, blank where a question is unlikely to be asked."),
     ] = None,
     asked_threshold: Annotated[float, typer.Option(help="Least share of volunteers asked, for --friendly-loc.")] = 0.5,
     overwrite: Annotated[
@@ -79,6 +87,7 @@ def predict(
 ) -> None:
     """Predict how volunteers would vote, with 90% credible intervals.
 
+    A model of zoobot finetune predicts what it was taught: classes with their probabilities, numbers, or votes.
     Images that cannot be read are listed in a second table, NAME.failed.csv. After an interruption the same command
     goes on where it was.
 
@@ -97,6 +106,8 @@ def predict(
         zoobot predict --checkpoint-dir model --shard-dir shards --save-loc predictions.csv --n-samples 10
 
         zoobot predict --checkpoint-dir model --catalog all.parquet --save-loc predictions --part 2/8
+
+        zoobot predict --checkpoint-dir model --catalog all.csv --save-loc p.parquet --engine ray --address host:6379
     """
     from zoobot.data.stretch import parse_stretch
     from zoobot.predictions import predict_on_images
@@ -121,6 +132,9 @@ def predict(
         runtime=runtime,
         devices=devices,
         galaxies_per_part=galaxies_per_part,
+        engine=engine,
+        address=address,
+        cores_per_worker=cores_per_worker,
         part=part,
         log_json=log_json,
         keep_concentrations=concentrations,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from zoobot.data.band_files import join_files
 from zoobot.data.file_checks import describe_absence, find_absent
+from zoobot.data.remote_files import is_url
 from zoobot.data.tables import read_table
 from zoobot.errors import CatalogError, SettingError
 
@@ -42,9 +43,9 @@ def read_catalog(
     """Read a catalog of galaxies and report all of its faults at once.
 
     ``id_str`` is text, unique, and without spaces at its ends (a fault, since FITS tables lose them);
-    ``file_loc`` becomes an absolute path, resolved against ``image_root`` or else the catalog's folder, and may be a
-    pattern of several files, ``images/12-{g,r,z}.fits`` (:mod:`zoobot.data.band_files`). A table without it may have a
-    column of files for each band, ``file_loc_g``, …, of which it is made, in the order of the columns;
+    ``file_loc`` is a URL, or becomes an absolute path, resolved against ``image_root`` or else the catalog's folder; it
+    may be a pattern of several files, ``images/12-{g,r,z}.fits`` (:mod:`zoobot.data.band_files`). A table without it
+    may have a column of files for each band, ``file_loc_g``, …, of which it is made, in the order of the columns;
     ``bands`` names those to take, and their order (numbers are left to :mod:`zoobot.data.fits_images`).
     The votes in ``label_cols`` become float32, finite and ≥ 0, fractions of a vote allowed.
     Other columns stay as they are. Without ``label_cols`` this reads unlabelled catalogs;
@@ -53,7 +54,7 @@ def read_catalog(
     Raises:
         CatalogError: The table cannot be read, or has faults: no rows, missing columns, missing or repeated
             ``id_str``, missing ``file_loc``, votes that are missing, non-numeric, negative or above a million, files
-            that do not exist. One line for each kind, rows counted from 1, the first galaxy.
+            that do not exist (URLs are not looked at). One line for each kind, rows counted from 1, the first galaxy.
         SettingError: ``image_root`` is not a folder.
 
     >>> import tempfile
@@ -300,7 +301,7 @@ def _join_columns(columns: Sequence["pd.Series[str]"], root: str) -> tuple[list[
     absolute = [column.tolist() for column in columns]
     for cells in absolute:
         for row, cell in enumerate(cells):  # in place, and without a million Path objects, which would take seconds
-            cells[row] = os.path.join(root, cell)  # noqa: PTH118
+            cells[row] = cell if is_url(cell) else os.path.join(root, cell)  # noqa: PTH118
     odd = np.zeros(len(absolute[0]), bool)
     if len(columns) == 1:
         return absolute[0], odd

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoobot.data.band_files import split_files, split_section
+from zoobot.data.remote_files import is_url
 
 __all__ = ["describe_absence", "find_absent"]
 
@@ -31,15 +32,20 @@ def find_absent(file_locs: Sequence[str]) -> NDArray[np.bool_]:
     """Say of absolute paths, patterns and sections (:mod:`zoobot.data.band_files`) which name no file, (galaxies,).
 
     Of a pattern every member must be a file. Else a file must have the whole of it as its name.
-    Folders, broken links and links in circles are no files.
+    Folders, broken links and links in circles are no files. URLs are not asked for: that would take as long as reading.
 
     A folder of which many files are wanted is listed; other files are asked for, with one call each. Where calls take
     long, as on network disks, many are made at once. A name may be spelled in another way than the listing has it, as
     long as the disk takes both for the same (case, Unicode forms).
 
-    >>> find_absent([__file__, "/absent-{g,r}.fits"]).tolist()
-    [False, True]
+    >>> find_absent([__file__, "/absent-{g,r}.fits", "s3://bucket/a.png"]).tolist()
+    [False, True, False]
     """
+    if any(map(is_url, file_locs)):
+        absent = np.zeros(len(file_locs), bool)
+        here = [row for row, file_loc in enumerate(file_locs) if not is_url(file_loc)]
+        absent[here] = find_absent([file_locs[row] for row in here])
+        return absent
     if not any("{" in file_loc or file_loc.endswith("]") for file_loc in file_locs):
         return _find_absent_files(file_locs)
     named = [_named_files(file_loc) for file_loc in file_locs]

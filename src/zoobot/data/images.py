@@ -5,12 +5,14 @@ common PNGs, simplejpeg decodes JPEGs and opencv resizes; Pillow decodes what is
 kornia_rs holds Python's interpreter lock while it decodes: processes read many PNGs faster than threads do.
 """
 
+import contextlib
 import io
 import os
 import stat
 import struct
+import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
@@ -27,8 +29,9 @@ from zoobot.data.band_files import split_files
 from zoobot.data.fits_files import give_reason, is_fits
 from zoobot.data.fits_images import FITS_SUFFIXES, FitsConfig
 from zoobot.data.limits import MAX_PIXELS
+from zoobot.data.remote_files import is_url, read_remote
 from zoobot.data.stretch import apply_stretch, fill_bad
-from zoobot.errors import ImageError, SettingError
+from zoobot.errors import ImageError, SettingError, ShardError
 
 __all__ = ["Picture", "decode_image", "encode_image", "find_images", "read_image", "read_picture"]
 
@@ -75,7 +78,8 @@ def read_picture(
       kept: one channel from colour is then their mean, and bad pixels are filled as a stretch does.
 
     Args:
-        path: The file; of FITS also a section of one, or several, as :func:`zoobot.data.fits_images.read_bands` has it.
+        path: The file, or its URL (``s3://``, ``https://``, …: what fsspec reads); of FITS on disk also a section of
+            one, or several, as :func:`zoobot.data.fits_images.read_bands` has it.
         size: Side of the result in pixels, by antialiased resizing; None keeps the side of the squared image.
         channels: 1 or 3 (red, green, blue).
         fit: Makes an image square: "crop" keeps the centre, "pad" adds black edges, to FITS edges of sky.
@@ -87,6 +91,9 @@ def read_picture(
         SettingError: ``size``, ``channels`` or ``fit`` is outside what it may be.
     """
     _check_settings(size, channels, fit)
+    if is_url(path):
+        with _fetched(str(path)) as copy:
+            return read_picture(copy, size=size, channels=channels, fit=fit, fits=fits)
     encoded = _read_file(path)
     fits = fits or FitsConfig()
     if encoded is not None:
@@ -231,6 +238,26 @@ def _no_images(folder: Path, suffixes: Iterable[str], files: list[Path], recursi
     inside = not recursive and any(path.is_dir() for path in folder.iterdir())
     hint = "; it has folders inside, which are searched with recursive" if inside else ""
     return f"folder {folder}: expected files with {' or '.join(suffixes)}, found {found}{hint}"
+
+
+@contextlib.contextmanager
+def _fetched(url: str) -> Iterator[Path]:
+    """A copy on disk; errors of reading it name the URL."""
+    try:
+        if "file://" in url or "local://" in url:  # which may name a device that never ends
+            raise ShardError("it is no URL of another machine; give the path alone")
+        if url.endswith("]") or len(split_files(url)) > 1:
+            raise ShardError("sections and several files of one galaxy are read from disks only; copy them")
+        encoded = read_remote(url)
+    except ShardError as error:
+        raise ImageError(f"cannot read image {url}: {error}") from error
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "image")
+        copy.write_bytes(encoded)
+        try:
+            yield copy
+        except ImageError as error:
+            raise ImageError(str(error).replace(str(copy), url)) from error
 
 
 def _read_file(path: str | Path) -> bytes | None:

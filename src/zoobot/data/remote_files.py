@@ -6,6 +6,7 @@ Anything that fsspec (https://filesystem-spec.readthedocs.io) reads will do; it 
 import collections
 import contextlib
 import os
+import re
 import shutil
 import threading
 import time
@@ -20,7 +21,9 @@ from zoobot.files import replace_atomically
 
 __all__ = ["RemoteFiles", "fetch_file", "find_cache", "is_url", "list_files", "read_remote"]
 
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]+://")
 _PAUSES = (1.0, 5.0)  # seconds before trying again
+_HOPELESS = (FileNotFoundError, PermissionError, ImportError)
 _SHARE_OF_DISK = 0.9
 _NEVER_OPENED = 0
 _POLL = 0.1
@@ -32,15 +35,27 @@ def is_url(path: str | Path) -> bool:
     >>> is_url("s3://bucket/shards"), is_url("folder/shards")
     (True, False)
     """
-    return "://" in str(path)
+    text = str(path)
+    return "://" in text and _URL.match(text) is not None
 
 
 def read_remote(url: str) -> bytes:
     """Read a small file.
 
     Raises:
-        ShardError: it is not there or cannot be reached.
+        ShardError: it is not there or cannot be reached, three times in a row.
     """
+    for pause in _PAUSES:
+        try:
+            return _read_once(url)
+        except ShardError as error:
+            if isinstance(error.__cause__, _HOPELESS):
+                raise
+            time.sleep(pause)
+    return _read_once(url)
+
+
+def _read_once(url: str) -> bytes:
     with _explain(url):
         filesystem, path = fsspec.core.url_to_fs(url)
         return bytes(filesystem.cat_file(path))
@@ -105,7 +120,7 @@ def fetch_file(url: str, path: Path, verify: Callable[[Path], object]) -> None:
             except ShardError as error:
                 if error.__cause__ is None:  # what came is not what it should be
                     error = ShardError(f"{url} is torn or corrupt: {error}; upload it again")
-                if pause is None or isinstance(error.__cause__, (FileNotFoundError, PermissionError, ImportError)):
+                if pause is None or isinstance(error.__cause__, _HOPELESS):
                     raise error from error.__cause__
                 time.sleep(pause)
 

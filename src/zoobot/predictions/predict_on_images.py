@@ -1,17 +1,19 @@
 """Predicting how volunteers would vote, for images in a folder, a catalog or shards."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from zoobot.errors import PredictionError, SettingError
 from zoobot.predictions.drawing import choose_device, choose_devices
-from zoobot.predictions.job_progress import follow_job
+from zoobot.predictions.job_progress import Tell, follow_job
 from zoobot.predictions.merging import Predicted, count_galaxies, merge
 from zoobot.predictions.outputs import check_save_loc, check_writable, failed_path
 from zoobot.predictions.prediction_job import Job, PartsFailedError, run_on_devices, run_parts
 from zoobot.predictions.prediction_parts import PartsFolder, choose_share
 from zoobot.predictions.prediction_settings import PredictConfig
+from zoobot.predictions.ray_engine import run_on_ray
 from zoobot.predictions.sources import make_settings
 
 __all__ = ["PartsFailedError", "PredictConfig", "Predicted", "failed_path", "predict"]
@@ -44,8 +46,9 @@ def predict(config: PredictConfig | None = None, **settings: Any) -> Predicted:
         check_writable(save_loc / "manifest.json")
     else:
         check_save_loc(save_loc, friendly, overwrite=config.overwrite)
-    config = replace(config, device=choose_device(config.device))
-    choose_devices(str(config.device), config.devices)
+    if config.engine == "local":
+        config = replace(config, device=choose_device(config.device))
+        choose_devices(str(config.device), config.devices)
     job = Job.open(config)
     folder = _claim(config, job)
     _run(config, job, folder)
@@ -89,6 +92,12 @@ def _run(config: PredictConfig, job: Job, folder: PartsFolder) -> None:
     missing = folder.list_missing(numbers)
     galaxies, left = (sum(len(folder.find_rows(number)) for number in each) for each in (numbers, missing))
     with follow_job(galaxies, galaxies - left, config.log_json) as tell:
-        failed = (run_parts if config.devices == 1 else run_on_devices)(job, folder, missing, tell)
+        failed = _choose_engine(config)(job, folder, missing, tell)
     if failed:
         raise PartsFailedError(failed)
+
+
+def _choose_engine(config: PredictConfig) -> Callable[[Job, PartsFolder, Sequence[int], Tell], dict[int, str]]:
+    if config.engine == "ray":
+        return run_on_ray
+    return run_parts if config.devices == 1 else run_on_devices

@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from zoobot.data.shard_parts import Part
 from zoobot.errors import PredictionError, SettingError
 from zoobot.files import delete_leftovers, replace_atomically
 from zoobot.predictions.outputs import failed_path
@@ -46,10 +47,8 @@ def choose_share(text: str, parts: int) -> range:
     >>> list(choose_share("2/3", 8))
     [1, 4, 7]
     """
-    share, slash, shares = text.partition("/")
-    if not (slash and share.isdecimal() and shares.isdecimal() and 1 <= int(share) <= int(shares)):
-        raise SettingError(f"part is {text!r}; it must be i/n with i from 1 to n, such as 2/8")
-    return range(int(share) - 1, parts, int(shares))
+    part = Part.parse(text)
+    return range(part.number - 1, parts, part.of)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from zoobot.data.remote_files import is_url
 from zoobot.errors import SettingError
 from zoobot.estimators.augment import VIEWS
 from zoobot.estimators.runtimes import RUNTIMES
@@ -15,7 +16,10 @@ from zoobot.predictions.prediction_parts import choose_share
 from zoobot.predictions.sources import GalaxySource
 from zoobot.schemas import Schema
 
-__all__ = ["PredictConfig"]
+__all__ = ["ENGINES", "PredictConfig"]
+
+ENGINES = ("local", "ray")
+"""Who can predict the parts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,12 @@ class PredictConfig(GalaxySource):
             has it ``onnx`` or ``openvino``, which are faster.
         devices: how many GPUs to use, a process for each; or processes on the CPU, which share its cores.
         galaxies_per_part: galaxies that are written together, rounded up to whole batches: what a kill may cost.
+        engine: who does the work: ``local``, this machine; or ``ray``, the workers of a Ray cluster, which need to see
+            the images; models and catalog are read, and tables written, by this machine alone.
+        address: of the Ray cluster, ``host:6379``; that of ``RAY_ADDRESS``, or one on this machine, which is begun if
+            need be, when left out.
+        cores_per_worker: cores that each worker of Ray computes with, or decodes with for its GPU; 1, or 4 with a GPU,
+            when left out.
         part: which share of the parts of a folder to predict, ``i/n`` with i from 1; other processes do the others.
         log_json: a file to add a line of JSON to for each part that is done.
         keep_concentrations: write the concentrations too, from which everything else can be computed.
@@ -72,6 +82,9 @@ class PredictConfig(GalaxySource):
     runtime: str = "torch"
     devices: int = 1
     galaxies_per_part: int = 8192
+    engine: str = "local"
+    address: str | None = None
+    cores_per_worker: int | None = None
     part: str | None = None
     log_json: str | Path | None = None
     keep_concentrations: bool = True
@@ -100,6 +113,7 @@ class PredictConfig(GalaxySource):
             raise SettingError(f"runtime is {self.runtime!r}; it must be one of {', '.join(RUNTIMES)}")
         list_model_folders(self.checkpoint_dir)  # not empty
         self._check_parts()
+        self._check_engine()
         if self.writes_parts:
             return
         written = {"save_loc": self.save_loc, "failures": failed_path(self.save_loc), "friendly_loc": self.friendly_loc}
@@ -117,6 +131,25 @@ class PredictConfig(GalaxySource):
                 raise SettingError(f"part goes with a folder, and save_loc is the table {self.save_loc}")
             if self.overwrite:
                 raise SettingError("part and overwrite exclude each other, or a process would delete others' parts")
+
+    def _check_engine(self) -> None:
+        if self.engine not in ENGINES:
+            raise SettingError(f"engine is {self.engine!r}; it must be one of {', '.join(ENGINES)}")
+        if self.cores_per_worker is not None and self.cores_per_worker < 1:
+            raise SettingError(f"cores_per_worker is {self.cores_per_worker}; it must be at least 1")
+        if self.engine == "local":
+            if self.address is not None or self.cores_per_worker is not None:
+                raise SettingError("address and cores_per_worker are for Ray; add --engine ray, or leave them out")
+            return
+        if self.devices > 1:
+            raise SettingError("devices is for one machine; Ray uses those that its cluster has: leave it out")
+        if self.device not in (None, "cpu", "cuda"):
+            raise SettingError(f"device is {self.device!r}; for Ray it must be cpu or cuda")
+        if self.address is not None and is_url(self.address):
+            raise SettingError(
+                f"address is {self.address}, where Ray Data does not run; run this on the cluster (`ray job submit`), "
+                "or give host:6379"
+            )
 
     @property
     def writes_parts(self) -> bool:
