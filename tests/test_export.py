@@ -237,6 +237,12 @@ def test_what_is_in_the_way_is_left_alone(model_dir: Path, tmp_path: Path, monke
     assert [path.name for path in tmp_path.iterdir()] == ["hub"]
 
 
+def test_an_empty_folder_may_be_where_one_is(model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    hub_folder.export_hub(model_dir, ".")
+    assert checkpoint.load_model(tmp_path).config.encoder == "test_resnet"
+
+
 def test_the_command(
     model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,5 +1,10 @@
 """Finetuning: every task learns, what is frozen stays, and cross-validation judges what it has not seen."""
 
+import json
+import shutil
+import signal
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,11 +12,14 @@ import torch
 from typer.testing import CliRunner
 
 from zoobot.cli.main import app
-from zoobot.errors import CatalogError, ImageError, SettingError, TrainingError
-from zoobot.estimators import checkpoint
+from zoobot.errors import CatalogError, ImageError, ModelError, PredictionError, SettingError, TrainingError
+from zoobot.estimators import checkpoint, define_model
+from zoobot.predictions.evaluate import match_votes
 from zoobot.predictions.predict_on_images import predict
+from zoobot.training.callbacks import KeepBest
 from zoobot.training.cross_validation import choose_labels, cross_validate
 from zoobot.training.finetune import FinetuneConfig, Learner, finetune
+from zoobot.training.labels import assign_folds
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +125,16 @@ def test_a_taken_folder_is_kept(labelled, model_dir, tmp_path):
     finetune(config, tmp_path / "m", overwrite=True)
 
 
+def test_a_model_is_not_lost_to_a_command_that_cannot_be_done(labelled, model_dir, tmp_path):
+    shutil.copytree(model_dir, tmp_path / "m")
+    before = (tmp_path / "m" / "model.safetensors").read_bytes()
+    with pytest.raises(SettingError, match="weights are to start from"):
+        finetune(make_config(labelled, tmp_path / "m", layers=0), tmp_path / "m", overwrite=True)
+    with pytest.raises(CatalogError):
+        finetune(make_config(labelled, model_dir, targets=["no such"]), tmp_path / "m", overwrite=True)
+    assert (tmp_path / "m" / "model.safetensors").read_bytes() == before
+
+
 def test_images_that_cannot_be_read_are_all_named(labelled, model_dir, tmp_path):
     table = pd.read_csv(labelled)
     for row in (2, 5):
@@ -152,6 +170,34 @@ def test_galaxies_that_are_judged_were_not_learnt_from(labelled, model_dir, tmp_
     assert found.summary()["auc"].iloc[-1] < 0.8
 
 
+def test_a_judge_has_neither_learnt_from_a_galaxy_nor_stopped_by_it(labelled, model_dir, tmp_path, monkeypatch):
+    seen, judged = [], []
+    train, predict_ = Learner.train, Learner.predict
+
+    def watch_training(self, learnt_from, stopped_by, folder, **settings):
+        assert not set(learnt_from) & set(stopped_by)
+        assert len(stopped_by)
+        seen.append({*learnt_from, *stopped_by})
+        return train(self, learnt_from, stopped_by, folder, **settings)
+
+    def watch_judging(self, model, galaxies):
+        judged.append(set(galaxies))
+        return predict_(self, model, galaxies)
+
+    monkeypatch.setattr(Learner, "train", watch_training)
+    monkeypatch.setattr(Learner, "predict", watch_judging)
+    cross_validate(make_config(labelled, model_dir, layers=1, epochs=1), tmp_path / "cv", folds=2, label_counts=[8])
+    assert [len(each) for each in seen] == [8, 20, 8, 20]
+    assert all(not one & other for one, other in zip(seen, judged, strict=True))
+    assert judged[1] | judged[3] == set(range(40))
+
+
+def test_other_files_are_not_overwritten_by_cross_validation(labelled, model_dir, tmp_path):
+    (tmp_path / "predictions.csv").write_text("precious")
+    with pytest.raises(TrainingError, match=r"predictions\.csv"):
+        cross_validate(make_config(labelled, model_dir, layers=0), tmp_path, folds=4)
+
+
 def test_fewer_labels_are_part_of_more_and_keep_the_shares(labelled, model_dir):
     labels = Learner(make_config(labelled, model_dir)).labels
     galaxies = np.arange(10, 40)
@@ -171,7 +217,17 @@ def test_too_many_folds_or_labels_are_refused(labelled, model_dir, tmp_path):
     assert not (tmp_path / "cv").exists()
 
 
-@pytest.mark.parametrize("settings", [{"layers": -1}, {"layer_decay": 1.5}, {"label_smoothing": 1.0}, {"epochs": 0}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"layers": -1},
+        {"layer_decay": 1.5},
+        {"layer_decay": 0},
+        {"label_smoothing": 1.0},
+        {"epochs": 0},
+        {"targets": "kind"},
+    ],
+)
 def test_settings_out_of_range_are_refused(labelled, model_dir, settings):
     with pytest.raises(SettingError):
         make_config(labelled, model_dir, **settings)
@@ -180,7 +236,7 @@ def test_settings_out_of_range_are_refused(labelled, model_dir, settings):
 def test_the_commands(labelled, model_dir, tmp_path):
     same = ["--catalog", str(labelled), "--target", "kind", "--weights", str(model_dir), "--layers", "head"]
     done = CliRunner().invoke(app, ["finetune", *same, "--save-dir", str(tmp_path / "m")], catch_exceptions=False)
-    assert "learnt classification of kind_flat, kind_round" in done.output
+    assert "learnt classification of kind: flat, round" in done.output
     judging = ["cross-validate", *same, "--folds", "3", "--label-counts", "8", "--save-dir", str(tmp_path / "cv")]
     judged = CliRunner().invoke(app, judging, catch_exceptions=False)
     assert "auc" in judged.output
@@ -188,7 +244,79 @@ def test_the_commands(labelled, model_dir, tmp_path):
 
 def test_bad_options_of_the_commands(labelled, tmp_path):
     base = ["finetune", "--catalog", str(labelled), "--save-dir", str(tmp_path / "m"), "--target", "kind"]
-    for extra, complaint in ((["--layers", "top"], "--layers"), (["--schema", "gz2"], "either")):
+    cases = ((["--layers", "top"], "--layers"), (["--layers", "9" * 5000], "--layers"), (["--schema", "gz2"], "either"))
+    for extra, complaint in cases:
         result = CliRunner().invoke(app, [*base, *extra])
         assert isinstance(result.exception, (SettingError, CatalogError))
         assert complaint in str(result.exception)
+
+
+def test_numbers_may_all_be_zero_where_they_are_judged(labelled, model_dir, tmp_path):
+    """Zeros are no lack of votes."""
+    config = make_config(labelled, model_dir, targets=["flattening"], layers=1, epochs=1)
+    table = pd.read_csv(labelled)
+    table.loc[assign_folds(Learner(config).labels, 5, config.seed) == 0, "flattening"] = 0.0
+    table.to_csv(tmp_path / "c.csv", index=False)
+    done = finetune(replace(config, catalog=tmp_path / "c.csv"), tmp_path / "m")
+    assert np.isnan(done.scores["r2"])
+    assert not (tmp_path / "m" / "last.ckpt").exists()  # nothing goes on from there
+
+
+def test_an_interrupted_cross_validation_has_no_scores(labelled, model_dir, tmp_path, monkeypatch):
+    """Ctrl-C ends a training early, and keeps its model; as a fold it must not count."""
+    record = KeepBest._record
+
+    def press(self, *arguments):
+        record(self, *arguments)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(KeepBest, "_record", press)
+    with pytest.raises(KeyboardInterrupt):
+        cross_validate(make_config(labelled, model_dir, layers=1, epochs=4), tmp_path / "cv", folds=2)
+    assert not list((tmp_path / "cv").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"input_size": "64", "crop_size": None}, "input_size"),
+        ({"fits": [1]}, "fits"),
+        ({"fits": {"layout": 3}}, "fits"),
+        ({"mean": "x"}, "mean"),
+        ({"nonsense": 1}, "nonsense"),
+    ],
+)
+def test_a_damaged_config_of_the_weights_is_told(labelled, model_dir, tmp_path, change, complaint):
+    shutil.copytree(model_dir, tmp_path / "m")
+    config = checkpoint.load_config(model_dir)
+    config["model"] |= change
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config))
+    with pytest.raises((ModelError, SettingError), match=complaint):
+        finetune(make_config(labelled, tmp_path / "m", layers=0), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("work", [finetune, cross_validate])
+def test_a_folder_that_cannot_be_written_is_found_before_the_work(labelled, model_dir, tmp_path, monkeypatch, work):
+    def train(*arguments, **others):
+        pytest.fail("it was trained first")
+
+    monkeypatch.setattr(Learner, "train", train)
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="file"):
+        work(make_config(labelled, model_dir, layers=0), tmp_path / "file" / "m")
+
+
+def test_predictions_of_classes_are_not_scored_as_votes(labelled, tmp_path):
+    (tmp_path / "p.csv").write_text("id_str,kind,kind_flat_probability\nJ0001,flat,0.9\n")
+    with pytest.raises(PredictionError, match="no fractions of votes"):
+        match_votes(tmp_path / "p.csv", labelled)
+
+
+@pytest.mark.parametrize(("head", "named"), [("softmax", "none"), ("softmax", "tree"), ("linear", "tree")])
+def test_outputs_without_names_are_not_predicted(catalog, schema, tmp_path, head, named):
+    settings = {"schema": schema} if named == "tree" else {"output_dim": 2}
+    model = define_model.get_model(input_size=32, encoder="test_resnet", head=head, **settings)
+    checkpoint.save_model(model, tmp_path / "m")
+    with pytest.raises(SettingError, match="does not say what it predicts"):
+        predict(checkpoint_dir=tmp_path / "m", catalog=catalog, save_loc=tmp_path / "p.csv")

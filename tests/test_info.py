@@ -54,6 +54,17 @@ def test_for_people(
         assert text in out
 
 
+def test_a_finetuned_model_tells_its_scores(
+    run: Callable[..., int], model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(model_dir, tmp_path / "m")
+    checkpoint.update_metadata(tmp_path / "m", {"finetuning": {"task": "classification", "scores": {"auc": 0.875}}})
+    assert run(tmp_path / "m") == 0
+    assert "auc 0.875" in capsys.readouterr().out
+    assert run(tmp_path / "m", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["finetuning"]["task"] == "classification"
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

@@ -7,7 +7,7 @@ import torch
 
 from zoobot import schemas
 from zoobot.errors import CatalogError, SettingError
-from zoobot.training.labels import assign_folds, make_loss, read_labels
+from zoobot.training.labels import assign_folds, find_scale, make_loss, read_labels
 
 
 def table(values, **others):
@@ -72,7 +72,7 @@ def test_contradictions_are_refused():
     with pytest.raises(SettingError, match="either"):
         read_labels(catalog)
     with pytest.raises(SettingError, match="one column"):
-        read_labels(catalog, ["kind", "id_str"], task="classification")
+        read_labels(catalog.assign(size=1), ["kind", "size"], task="classification")
     with pytest.raises(SettingError, match="one of"):
         read_labels(catalog, ["kind"], task="segmentation")
 
@@ -93,3 +93,42 @@ def test_balance_lets_classes_count_alike():
     values = torch.from_numpy(labels.values)
     losses = make_loss(labels, np.arange(10), balance=True)(values, torch.full((10, 2), 0.5))
     assert losses[:9].sum().item() == pytest.approx(losses[9].item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("unit", [1e-17, 1.0, 1e6])
+def test_the_loss_of_numbers_is_the_same_in_any_units(unit):
+    labels = read_labels(table((unit * np.array([1.0, 2, 4, 7])).tolist()), ["kind"], task="regression")
+    values = torch.from_numpy(labels.values)
+    losses = make_loss(labels, np.arange(4))(values, torch.full((4, 1), 3.5 * unit))
+    assert losses.mean().item() == pytest.approx(1, rel=1e-5)  # the mean is all that is known: its variance
+
+
+def test_numbers_that_are_all_alike_have_a_scale_all_the_same():
+    assert find_scale(np.full((3, 1), 7, np.float32)).tolist() == [1]
+
+
+@pytest.mark.parametrize("settings", [{"balance": True}, {"smoothing": 0.1}])
+def test_what_is_for_classes_alone_is_refused_for_numbers(settings):
+    labels = read_labels(table([0.1, 0.2, 0.7, 0.4]), ["kind"])
+    with pytest.raises(SettingError, match="the task is regression"):
+        make_loss(labels, np.arange(4), **settings)
+
+
+@pytest.mark.parametrize(
+    "targets", [["id_str"], ["file_loc"], ["bad_pixels"], ["fold"], ["kind", "kind"], ["kind", "kind_predicted"]]
+)
+def test_names_that_predictions_have_for_something_else_are_refused(targets):
+    columns = {name: [0.1, 0.2, 0.7, 0.4] for name in targets if name != "id_str"}
+    with pytest.raises(SettingError, match="tables of predictions"):
+        read_labels(table([0.1, 0.2, 0.7, 0.4]).assign(**columns), targets)
+
+
+@pytest.mark.parametrize("name", ["x\ny", "L" * 400, "a\x1b[2J"])
+def test_classes_that_no_answer_can_be_called_are_refused(name):
+    with pytest.raises(CatalogError, match="column kind: classes cannot have such names"):
+        read_labels(table(["a", name, "a", name]), ["kind"])
+
+
+def test_classes_may_have_commas_brackets_and_any_script():
+    names = ["[bold]a[/x]", "a, b", "ñ ☃", "星系"]
+    assert read_labels(table(names), ["kind"]).label_cols == [f"kind_{name}" for name in names]

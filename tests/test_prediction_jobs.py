@@ -191,8 +191,8 @@ def test_a_part_that_fails_twice_is_reported_and_the_others_are_done(job, tmp_pa
     ("settings", "error"),
     [
         ({"part": "1/2"}, "part goes with a folder"),
-        ({"part": "3/2", "save_loc": "parts"}, "part is '3/2'"),
-        ({"part": "two", "save_loc": "parts"}, "such as 2/8"),
+        ({"part": "3/2", "save_loc": "parts"}, "got '3/2'"),
+        ({"part": "two", "save_loc": "parts"}, "such as 2/4"),
         ({"part": "1/2", "save_loc": "parts", "overwrite": True}, "exclude each other"),
         ({"friendly_loc": "f.csv", "save_loc": "parts"}, "zoobot merge"),
         ({"devices": 0}, "devices is 0"),

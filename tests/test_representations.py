@@ -17,6 +17,7 @@ from zoobot.data.catalog import read_catalog
 from zoobot.data.datasets import ImageDataset
 from zoobot.errors import CatalogError, PredictionError, SettingError
 from zoobot.estimators import checkpoint
+from zoobot.estimators.define_model import Model
 from zoobot.predictions import representations as representing
 from zoobot.predictions.oddness import find_odd
 from zoobot.predictions.representation_file import RepresentationFile, load_components, pca_path
@@ -187,12 +188,14 @@ def test_settings_are_checked(settings, message):
         RepresentConfig(**{"checkpoint_dir": "m", "catalog": "c.csv", "save_loc": "r.parquet", **settings})
 
 
-def test_what_cannot_be_is_said_before_or_instead(catalog, model_dir, representations, tmp_path):
+def test_what_cannot_be_is_said_before_or_instead(catalog, model_dir, representations, tmp_path, monkeypatch):
     settings = {"checkpoint_dir": model_dir, "catalog": catalog}
     with pytest.raises(PredictionError, match="exists"):
         represent(RepresentConfig(save_loc=representations, **settings))
-    with pytest.raises(SettingError, match="pca is 40; it must be from 1 to 39"):
-        represent(RepresentConfig(save_loc=tmp_path / "r.parquet", pca=40, **settings))
+    with monkeypatch.context() as patch:
+        patch.setattr(Model, "represent", None)  # before any galaxy is
+        with pytest.raises(SettingError, match="pca is 40; it must be from 1 to 39"):
+            represent(RepresentConfig(save_loc=tmp_path / "r.parquet", pca=40, **settings))
     with pytest.raises(PredictionError, match="pca_from"):
         represent(RepresentConfig(save_loc=tmp_path / "r.parquet", pca_from=representations, **settings))
     represent(RepresentConfig(save_loc=tmp_path / "p.parquet", pca=2, **settings))
@@ -370,6 +373,14 @@ def test_similar_checks_what_it_is_given(tmp_path, settings, message):
     settings = {"ids": ["J1"], "save_loc": tmp_path / "s.csv", "number": 2, **settings}
     with pytest.raises((SettingError, PredictionError), match=message):
         find_similar(path, **settings)
+
+
+def test_one_galaxy_is_similar_to_none_and_has_no_components(tmp_path):
+    path = write(tmp_path / "r.parquet", np.ones((1, 2)))
+    with pytest.raises(PredictionError, match="holds one galaxy"):
+        find_similar(path, [RepresentationFile(path).names["id_str"][0]], tmp_path / "s.csv")
+    with pytest.raises(SettingError, match="two galaxies or more"):
+        fit_principal_components([np.ones((1, 2))], 1)
 
 
 def test_the_index_finds_the_same_and_is_made_anew_for_others(tmp_path):

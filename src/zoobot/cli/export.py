@@ -9,7 +9,7 @@ __all__ = ["export"]
 
 
 def export(
-    checkpoint_dir: Annotated[Path, typer.Option(help="Model folder that `zoobot train` made.")],
+    checkpoint_dir: Annotated[Path, typer.Option(help="Model folder that `zoobot train` or `finetune` made.")],
     save_loc: Annotated[Path, typer.Option(help="File to write (.onnx), or for the hub a folder.")],
     format: Annotated[str, typer.Option(help="onnx, or hub (a folder for the Hugging Face hub).")],
     license: Annotated[str, typer.Option(help="For the hub, as it names licences: bsd-3-clause, say.")] = "unknown",

@@ -23,8 +23,11 @@ from zoobot.cli.fits_options import (
 
 if TYPE_CHECKING:
     from zoobot.training.finetune import FinetuneConfig
+    from zoobot.training.labels import Labels
 
 __all__ = ["cross_validate", "finetune"]
+
+_MOST_DIGITS = 9  # of a number
 
 Catalog = Annotated[Path, typer.Option(help="Table with id_str, file_loc and labels.")]
 SaveDir = Annotated[Path, typer.Option(help="Folder to make.")]
@@ -63,7 +66,8 @@ ResizeSize = Annotated[
     int | None, typer.Option(help="Side of what the encoder sees.", show_default="the model folder's, or the crop's")
 ]
 Epochs = Annotated[
-    int | None, typer.Option(help="Most passes over the galaxies.", show_default="5000 images, 8 to 40")
+    int | None,
+    typer.Option(help="Most passes over the galaxies.", show_default="as many as show 5000 images, from 8 to 40"),
 ]
 Patience = Annotated[
     int | None,
@@ -146,16 +150,17 @@ def finetune(
     config = _make_config(locals())
     done = finetuning.finetune(config, save_dir, overwrite=overwrite)
     _show_unlabelled(done.labels.unlabelled)
-    console = Console()
-    console.print(f"{save_dir}: learnt {done.labels.task} of {', '.join(done.labels.label_cols[:6])}", soft_wrap=True)
-    table = Table(title=f"{done.held_back} galaxies held back, {done.trained} learnt from", title_justify="left")
+    typer.echo(f"{save_dir}: learnt {done.labels.task} of {_name_labels(done.labels)}")
+    typer.echo(f"from {done.trained} galaxies; scores of the {done.held_back} that were held back:")
+    table = Table()
     table.add_column("score")
     table.add_column("value", justify="right")
     for name, value in done.scores.items():
         table.add_row(name, f"{value:.3f}")
-    console.print(table)
-    folder = shlex.quote(str(save_dir))
-    typer.echo(f"next: zoobot predict --checkpoint-dir {folder} --folder IMAGES --save-loc predictions.csv")
+    Console().print(table)
+    options = f"--checkpoint-dir {shlex.quote(str(save_dir))} --folder IMAGES{_file_format(done.labels)}"
+    # in the eight views in which they were scored
+    typer.echo(f"next: zoobot predict {options} --tta dihedral --save-loc predictions.csv")
 
 
 def cross_validate(
@@ -260,9 +265,28 @@ def _parse_count(
 ) -> int:
     from zoobot.errors import SettingError
 
-    if not (text.strip().isascii() and text.strip().isdigit()):
-        raise SettingError(f"{option}: got {text!r}, expected {expected}")
+    if not (text.strip().isascii() and text.strip().isdigit() and len(text) <= _MOST_DIGITS):
+        raise SettingError(f"{option}: got {text[:40]!r}, expected {expected}")
     return int(text)
+
+
+def _name_labels(labels: "Labels") -> str:
+    """What was learnt, for people: the target with its classes, the numbers, or the answers; the first of them."""
+    names, start = labels.label_cols, ""
+    if labels.task == "classification" and labels.schema is not None:
+        (question,) = labels.schema.questions
+        names, start = [answer.text for answer in question.answers], f"{question.name}: "
+    return f"{start}{', '.join(names[:6])}{', …' if len(names) > 6 else ''}"
+
+
+def _file_format(labels: "Labels") -> str:
+    """The option that finds images of the kind that were learnt from."""
+    from zoobot.data.fits_images import looks_like_fits
+
+    first = str(labels.galaxies["file_loc"].iloc[0])
+    if looks_like_fits(first):
+        return " --file-format fits"
+    return " --file-format jpg" if first.lower().endswith((".jpg", ".jpeg")) else ""
 
 
 def _show_unlabelled(unlabelled: int) -> None:

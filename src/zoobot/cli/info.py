@@ -42,8 +42,7 @@ def info(
 
 def _list_facts(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     model, schema = found["model"], found["schema"]
-    tree = "no decision tree" if schema is None else f"{schema['name']}, {found['questions']} questions"
-    yield "predicts", f"{tree}, {found['answers']} answers"
+    yield "predicts", _name_answers(model, schema, found)
     parameters = found.get("parameters")
     yield "encoder", model["encoder"] + (f", {parameters['encoder']:,} parameters" if parameters else "")
     yield "head", model["head"] + (f", {parameters['head']:,} parameters" if parameters else "")
@@ -57,6 +56,8 @@ def _list_facts(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "FITS", "as images of other kinds, or not known" if model["fits"] is None else _show(model["fits"])
     weights = model["weights"]
     yield "began with", "random weights" if weights is None else str(weights.get("source"))
+    if found.get("finetuning"):
+        yield "finetuning", _show(found["finetuning"])
     for name in ("training", "data", "metrics"):
         if found["kind"] != "onnx":
             yield name, _show(found[name]) if found[name] else "not recorded"
@@ -65,6 +66,15 @@ def _list_facts(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "made with", _show(found["versions"])
     yield "weights", f"sha256 {found['weights_sha256']}"
     yield "on disk", f"{found['bytes'] / 1e6:.1f} MB"
+
+
+def _name_answers(model: Mapping[str, Any], schema: Mapping[str, Any] | None, found: Mapping[str, Any]) -> str:
+    if model.get("targets"):
+        return f"numbers: {', '.join(model['targets'])}"
+    if schema is None:
+        return f"no decision tree, {found['answers']} answers"
+    what = "1 question" if found["questions"] == 1 else f"{found['questions']} questions"
+    return f"{schema['name']}, {what}, {found['answers']} {'classes' if model['head'] == 'softmax' else 'answers'}"
 
 
 def _show(value: Any) -> str:

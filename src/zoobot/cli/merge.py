@@ -14,7 +14,8 @@ def merge(
     predictions: Annotated[Path, typer.Option(help="Folder of parts that `zoobot predict` made.")],
     save_loc: Annotated[Path, typer.Option(help="Table to write: .parquet, .csv or .fits.")],
     friendly_loc: Annotated[
-        Path | None, typer.Option(help="Second table, of leading answers, blank where a question is unlikely asked.")
+        Path | None,
+        typer.Option(help="Second table, of leading answers, blank where a question is unlikely to be asked."),
     ] = None,
     asked_threshold: Annotated[float, typer.Option(help="Least share of volunteers asked, for --friendly-loc.")] = 0.5,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --save-loc.")] = False,

@@ -21,8 +21,8 @@ def odd(
 ) -> None:
     """List the oddest galaxies first; once some are rated, the most interesting first.
 
-    Rate the galaxies that have a number in the column rate_next: write it into the column interest, give the table as
-    --ratings, and again.
+    Rate the galaxies that have a number in the column rate_next: write how interesting each is into the column
+    interest, and run again with that table as --ratings.
 
     Examples:
 

@@ -11,7 +11,7 @@ __all__ = ["represent"]
 
 
 def represent(
-    checkpoint_dir: Annotated[Path, typer.Option(help="Model folder that `zoobot train` made.")],
+    checkpoint_dir: Annotated[Path, typer.Option(help="Model folder that `zoobot train` or `finetune` made.")],
     save_loc: Annotated[Path, typer.Option(help="File to write: .parquet.")],
     folder: Annotated[Path | None, typer.Option(help="Folder of images.")] = None,
     file_format: Annotated[str, typer.Option(help="Which images of the folder: png, jpg or fits.")] = "png",

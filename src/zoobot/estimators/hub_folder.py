@@ -93,7 +93,7 @@ def _write_header(config: Mapping[str, Any], license_id: str, metrics: Mapping[s
     header = {
         "license": license_id,
         "library_name": "zoobot",
-        "pipeline_tag": "image-classification",
+        "pipeline_tag": None if dig(config, "model", "targets") else "image-classification",  # numbers have none there
         "tags": ["astronomy", "galaxy-zoo", "galaxy-morphology", *([schema] if schema else [])],
         "metrics": [name for name, ours in (("accuracy", "accuracy"), ("mae", "mean_absolute_error")) if ours in known],
         "base_model": re.sub("^hf[_-]hub:", "", origin).partition("@")[0] if re.match("hf[_-]hub:", origin) else None,
@@ -106,6 +106,7 @@ def _write_header(config: Mapping[str, Any], license_id: str, metrics: Mapping[s
 @contextmanager
 def _new_folder(target: Path) -> Iterator[Path]:
     """Give a folder to fill, which takes its name once it is whole."""
+    target = target.absolute()  # "." has no name
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = target.with_name(f".tmp-{os.getpid()}-{target.name}")
     shutil.rmtree(folder, ignore_errors=True)

@@ -19,15 +19,21 @@ _COMMANDS = """\
 zoobot predict --checkpoint-dir this/folder --folder images --save-loc predictions.parquet
 zoobot train --shard-dir shards --weights this/folder --save-dir next  # start another model from its encoder
 ```"""
-_LIMITS = """\
+_PURPOSE = """\
 For statistics of galaxy morphology, for choosing samples and for finding galaxies of a kind, in images like those that
-it was trained on: of the same survey, filters, resolution and depth, and galaxies about as bright and as large.
-
+it was trained on: of the same survey, filters, resolution and depth, and galaxies about as bright and as large."""
+_LIMITS_OF_VOTES = """\
 - Fractions are of the volunteers who would give an answer, not chances that it is true: distant, faint and small
   galaxies look smooth to volunteers, and to this model.
 - A question that hardly anyone would be asked has an answer all the same: look at `proportion_asked` first.
 - Images of other surveys, of other stretches, and of stars and artifacts get answers like any others. Compare some
   with votes (`zoobot evaluate`) before you trust the rest."""
+_LIMITS_OF_LABELS = """\
+- It repeats what it was taught: errors and habits of whoever made the labels are its own.
+- Its probabilities are those of the mixture of classes that it was taught, or balanced classes if it was taught so;
+  numbers come without an error.
+- Images of other surveys, of other stretches, and of stars and artifacts get answers like any others. Label some of
+  them before you trust the rest."""
 _MEASURES = {
     "loss": "loss (negative log-likelihood of the votes)",
     "crps": "CRPS",
@@ -72,8 +78,10 @@ def write_card(
         f"Galaxy morphology: {'a model' if schema is None else schema.name}": _describe(config, schema),
         "Data": _describe_data(config),
         "How good it is": _describe_metrics(config, metrics),
-        "Calibration": [_describe_calibration(calibration)],
-        "What it is for, and its limits": [_LIMITS],
+        **({"Calibration": [_describe_calibration(calibration)]} if _predicts_votes(config) else {}),
+        "What it is for, and its limits": [
+            f"{_PURPOSE}\n\n{_LIMITS_OF_VOTES if _predicts_votes(config) else _LIMITS_OF_LABELS}"
+        ],
         "How to use it": [_PYTHON, _COMMANDS],
     }
     (title, first), *others = sections.items()
@@ -81,6 +89,10 @@ def write_card(
     for heading, texts in others:
         parts += [f"## {heading}", *texts]
     return "\n\n".join(parts) + "\n"
+
+
+def _predicts_votes(config: Mapping[str, Any]) -> bool:
+    return config["model"]["head"] not in ("softmax", "linear")
 
 
 def _describe(config: Mapping[str, Any], schema: Schema | None) -> Iterator[str]:
@@ -100,7 +112,8 @@ def _describe(config: Mapping[str, Any], schema: Schema | None) -> Iterator[str]
         yield f"It has {model['output_dim']} answers; their decision tree is not in the folder."
     elif schema is not None:
         about = f" ({schema.description})" if schema.description else ""
-        yield f"Decision tree `{schema.name}`{about}, {len(schema.questions)} questions, {model['output_dim']} answers:"
+        what = "question" if len(schema.questions) == 1 else "questions"
+        yield f"Decision tree `{schema.name}`{about}, {len(schema.questions)} {what}, {model['output_dim']} answers:"
         yield f"```\n{schema.draw()}\n```"
     facts = {
         "Encoder": f"`{model['encoder']}`; with the head `{model['head']}`{size}",
@@ -116,7 +129,7 @@ def _describe(config: Mapping[str, Any], schema: Schema | None) -> Iterator[str]
 def _describe_data(config: Mapping[str, Any]) -> Iterator[str]:
     about = config["metadata"]
     lines = []
-    for part, what in (("train", "trained on"), ("test", "chosen (which epoch was best) by the votes of")):
+    for part, what in (("train", "trained on"), ("test", "held back")):
         found = dig(about, "data", part)
         if dig(found, "galaxies") is not None:
             lines.append(f"- {what} {found['galaxies']} galaxies, fingerprint `{str(found.get('sha256'))[:12]}`")
@@ -130,15 +143,16 @@ def _describe_data(config: Mapping[str, Any]) -> Iterator[str]:
 def _describe_metrics(config: Mapping[str, Any], metrics: Mapping[str, Any] | None) -> Iterator[str]:
     run, finetuned = dig(config, "metadata", "metrics"), dig(config, "metadata", "finetuning", "scores")
     if isinstance(finetuned, Mapping):
-        yield "Scores of the galaxies that were held back:"
+        yield "Scores of the galaxies that were held back (and, unless the head alone learnt, stopped the training):"
         yield _draw_table(["score", "value"], [[name, _show(value)] for name, value in finetuned.items()])
     elif dig(run, "test_loss") is None and metrics is None:
         yield "Not measured yet: see `zoobot evaluate`."
     if dig(run, "test_loss") is not None:
         prefix = "test_loss_"
+        meaning = " (negative log-likelihood of a galaxy's votes)" if _predicts_votes(config) else ""
         yield (
-            f"Loss (negative log-likelihood of a galaxy's votes) of the galaxies that it was chosen by: "
-            f"{_show(run['test_loss'])}, after epoch {_show(run.get('epoch'))}."
+            f"Loss{meaning} of the galaxies held back, "
+            f"which decided which epoch was best: {_show(run['test_loss'])}, after epoch {_show(run.get('epoch'))}."
         )
         losses = {name.removeprefix(prefix): value for name, value in run.items() if name.startswith(prefix)}
         if losses:

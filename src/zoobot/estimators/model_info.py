@@ -20,7 +20,8 @@ def describe_model(path: str | Path) -> dict[str, Any]:
     Returns:
         Ready for JSON: ``kind`` ("model folder" or "onnx"), ``path``, ``bytes`` (on disk), ``model`` (its settings),
         ``schema``, ``questions``, ``answers``, ``weights_sha256``, ``versions``; and of a folder ``parameters``
-        (encoder, head, all), ``training``, ``data``, ``metrics`` and ``calibration``, None where it is not known.
+        (encoder, head, all), ``training``, ``finetuning``, ``data``, ``metrics`` and ``calibration``, None where it is
+        not known.
 
     Raises:
         ModelError: It is neither, or is damaged.
@@ -58,6 +59,6 @@ def _describe_folder(path: Path) -> dict[str, Any]:
             "head": count_parameters(model.head),
             "all": count_parameters(model),
         },
-        **{name: dig(about, name) for name in ("training", "data", "metrics")},
+        **{name: dig(about, name) for name in ("training", "finetuning", "data", "metrics")},
         "calibration": None if calibration is None else {name: calibration.get(name) for name in shown},
     }

@@ -206,6 +206,8 @@ def _guess_schema(predicted: pd.DataFrame, name: str | Path) -> Schema:
         schema = schemas.load(known)
         if set(schema.label_cols) == answers:
             return schema
+    if not answers:
+        raise PredictionError(f"{name} has no fractions of votes; expected what a model of votes predicted")
     raise PredictionError(
         f"{name} has fractions of {len(answers)} answers, which are those of no known schema; "
         "name yours with --schema (a name or a TOML file)"

@@ -66,12 +66,14 @@ def merge(
         overwrite: replace them if they exist.
 
     Raises:
-        SettingError: a table cannot be written to such a place.
+        SettingError: a table cannot be written to such a place, or ``friendly_loc`` is given and these are no votes.
         PredictionError: parts are missing; or a table exists; or not one image could be read.
     """
     folder, save_loc = PartsFolder.open(Path(predictions)), Path(save_loc)
     check_tables_to_write({"save_loc": save_loc, "failures": failed_path(save_loc), "friendly_loc": friendly_loc}, [])
     check_save_loc(save_loc, [] if friendly_loc is None else [Path(friendly_loc)], overwrite=overwrite)
+    if friendly_loc is not None and folder.manifest["schema"] is None:
+        raise SettingError("friendly_loc is for predicted votes; these are labels: leave it out")
     missing = folder.list_missing()
     if missing:
         names = ", ".join(map(name_part, missing[:10])) + (", …" if len(missing) > 10 else "")
@@ -85,8 +87,6 @@ def merge(
         )
     _write_all(folder.read_parts(), save_loc)
     if friendly_loc is not None:
-        if folder.manifest["schema"] is None:
-            raise SettingError("friendly_loc is for predicted votes; these are labels: leave it out")
         schema = Schema.from_dict(folder.manifest["schema"])
         friendly = (make_friendly(part.to_pandas(), schema, asked_threshold) for part in folder.read_parts())
         _write_all(map(to_arrow, friendly), Path(friendly_loc))

@@ -54,6 +54,20 @@ def _check_labels(config: PredictConfig, models: Sequence[Model]) -> None:
     ]
     if any(other != names[0] for other in names):
         raise SettingError("the models predict different labels; only models of the same can be mixed")
+    unnamed = [
+        folder for folder, model in zip(config.checkpoint_dirs, models, strict=True) if not _names_outputs(model)
+    ]
+    if unnamed:
+        raise SettingError(
+            f"the model in {unnamed[0]} does not say what it predicts; make it with get_model(targets=...) or a schema"
+        )
+
+
+def _names_outputs(model: Model) -> bool:
+    """Whether classes are the answers of one question, and numbers have names."""
+    if model.head.task == "classification":
+        return model.schema is not None and len(model.schema.questions) == 1
+    return bool(model.config.targets) and model.schema is None
 
 
 def choose_schema(folders: Sequence[Path], models: Sequence[Model], schema: Schema | None = None) -> Schema:

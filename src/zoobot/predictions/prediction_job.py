@@ -266,8 +266,10 @@ def _work(config: PredictConfig, path: Path, numbers: Sequence[int], processes: 
     end_with_parent()
     torch.set_num_threads(max(1, count_cores() // processes))
     try:
+        folder = PartsFolder.open(path)
         if config.workers is None:
-            config = replace(config, workers=choose_workers(str(config.device), len(numbers), processes))
-        run_parts(Job.open(config), PartsFolder.open(path), numbers, sender.send)
+            galaxies = sum(len(folder.find_rows(number)) for number in numbers)
+            config = replace(config, workers=choose_workers(str(config.device), galaxies, processes))
+        run_parts(Job.open(config), folder, numbers, sender.send)
     except ZoobotError as error:
         sender.send(error)

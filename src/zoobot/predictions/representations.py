@@ -17,6 +17,7 @@ from zoobot.errors import PredictionError, SettingError
 from zoobot.estimators.augment import make_views
 from zoobot.estimators.checkpoint import load_config, load_model
 from zoobot.estimators.define_model import Model
+from zoobot.estimators.encoders import count_features
 from zoobot.files import replace_atomically
 from zoobot.predictions.catalogue import check_tables_to_write
 from zoobot.predictions.drawing import check_drawing, choose_device, choose_workers
@@ -32,7 +33,7 @@ from zoobot.predictions.representation_file import (
 )
 from zoobot.predictions.sources import GalaxySource, open_source
 from zoobot.progress import progress_bar
-from zoobot.stats.principal_components import PrincipalComponents, fit_principal_components
+from zoobot.stats.principal_components import PrincipalComponents, check_components, fit_principal_components
 
 __all__ = ["RepresentConfig", "Represented", "represent"]
 
@@ -138,6 +139,8 @@ def represent(config: RepresentConfig) -> Represented:
     components = None if config.pca_from is None else load_components(config.pca_from, about)
     model = load_model(folder, choose_device(config.device))
     dataset = open_source(config, model)
+    if config.pca is not None:
+        check_components(config.pca, len(dataset), count_features(model.encoder))
     about |= {"encoder": model.config.encoder}
     faults: list[str] = []
     chunks = _encode(config, model, dataset, faults)

@@ -82,6 +82,8 @@ def find_similar(
     if not ids or len(set(ids)) < len(ids):
         raise SettingError("id (--id) must name one galaxy or more, each once")
     file = RepresentationFile(representations)
+    if len(file) < 2:
+        raise PredictionError(f"{file.path}: holds one galaxy; what is similar to it shows among others")
     if not 1 <= number < len(file):
         raise SettingError(f"number is {number}; it must be from 1 to {len(file) - 1}, among {len(file)} galaxies")
     queries = file.find(ids)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from zoobot.errors import SettingError
 from zoobot.stats.concentrations import Floats
 
-__all__ = ["PrincipalComponents", "fit_principal_components"]
+__all__ = ["PrincipalComponents", "check_components", "fit_principal_components"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,21 @@ class PrincipalComponents:
         return ((vectors.astype(np.float64) - self.mean) @ self.components.T).astype(np.float32)
 
 
+def check_components(number: int, galaxies: int, features: int) -> None:
+    """See that there can be so many principal components.
+
+    Raises:
+        SettingError: ``number`` is not from 1 to the number of features, and less than that of galaxies.
+    """
+    most = min(features, galaxies - 1)
+    if most < 1:
+        raise SettingError(f"pca is {number}; principal components need two galaxies or more, and there is {galaxies}")
+    if not 1 <= number <= most:
+        raise SettingError(
+            f"pca is {number}; it must be from 1 to {most}, for {galaxies} galaxies of {features} features"
+        )
+
+
 def fit_principal_components(chunks: Iterable[NDArray[Any]], number: int) -> PrincipalComponents:
     """Find the leading principal components by eigen-decomposition of the covariance, in float64.
 
@@ -51,7 +66,7 @@ def fit_principal_components(chunks: Iterable[NDArray[Any]], number: int) -> Pri
         number: how many components.
 
     Raises:
-        SettingError: ``number`` is not from 1 to the number of features, and less than that of galaxies.
+        SettingError: as :func:`check_components`.
 
     >>> fit_principal_components([np.array([[0.0, 0.0], [3.0, 4.0]]), np.array([[6.0, 8.0]])], 1).components
     array([[0.6, 0.8]])
@@ -65,11 +80,7 @@ def fit_principal_components(chunks: Iterable[NDArray[Any]], number: int) -> Pri
         scatter = scatter + centred.T @ centred + np.outer(shift, shift) * (galaxies * len(vectors) / joined)
         mean = mean + shift * (len(vectors) / joined)
         galaxies = joined
-    most = min(len(mean), galaxies - 1)
-    if not 1 <= number <= most:
-        raise SettingError(
-            f"pca is {number}; it must be from 1 to {most}, for {galaxies} galaxies of {len(mean)} features"
-        )
+    check_components(number, galaxies, len(mean))
     variances, directions = np.linalg.eigh(scatter / (galaxies - 1))
     components = directions[:, ::-1][:, :number].T
     largest = np.take_along_axis(components, np.abs(components).argmax(axis=1)[:, None], axis=1)

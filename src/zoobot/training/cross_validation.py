@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from zoobot.data import tables
 from zoobot.data.catalog import hash_order
 from zoobot.errors import SettingError, TrainingError
+from zoobot.estimators.checkpoint import load_config
 from zoobot.files import replace_atomically
 from zoobot.progress import progress_bar
 from zoobot.training.finetune import FinetuneConfig, Learner
@@ -34,10 +35,11 @@ class CrossValidated:
     Attributes:
         task: what was learnt.
         unlabelled: how many galaxies of the catalog have no label.
-        scores: a row for each fold and number of labels: ``labels`` learnt from, ``fold``, ``galaxies`` judged by, and
-            the scores on these.
-        predictions: a row for each galaxy: ``id_str``, ``file_loc``, its fold, for each output the label and what the
-            model said that learnt from all the other folds.
+        scores: a row for each fold and number of labels: ``labels`` given (of which, unless the head alone learns, a
+            fifth is held back to stop by), ``fold``, ``galaxies`` judged by, and the scores on these.
+        predictions: a row for each galaxy: ``id_str``, ``file_loc``, its fold, for each output the label, and as
+            ``<output>_predicted`` what the model said that learnt from all the other folds: the probability of a class,
+            a number, or the concentration of an answer.
     """
 
     task: str
@@ -75,12 +77,13 @@ def cross_validate(
 
     Raises:
         SettingError: there are too few labels for so many folds or so many labels.
-        TrainingError: the folder holds a cross-validation already, or training fails.
+        TrainingError: the folder holds one of these files already, or training fails.
         CatalogError, ImageError, ModelError: as :func:`zoobot.training.finetune.finetune`.
     """
     folder = Path(save_dir)
-    if (folder / _SCORES).exists() and not overwrite:
-        raise TrainingError(f"{folder} holds a cross-validation; replace it with --overwrite, or choose another folder")
+    taken = [name for name in (_SCORES, _PREDICTIONS, _PICTURE) if (folder / name).exists()]
+    if taken and not overwrite:
+        raise TrainingError(f"{folder} holds {taken[0]}; replace it with --overwrite, or choose another folder")
     learner = Learner(config)
     labels = learner.labels
     fold_of = assign_folds(labels, folds, config.seed)
@@ -89,6 +92,8 @@ def cross_validate(
     if wrong:
         raise SettingError(f"label_counts: got {wrong[0]}; with {folds} folds there are from 4 to {most} to learn from")
     counts = sorted({*label_counts, most})
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()  # not after hours: it cannot be written to
     rows, outputs = [], np.full(labels.values.shape, np.nan, np.float32)
     with progress_bar("cross-validating", folds * len(counts), unit="trainings") as advance:
         for fold in range(folds):
@@ -101,7 +106,6 @@ def cross_validate(
                 advance(1, f"{MAIN_SCORES[labels.task]} {scores[MAIN_SCORES[labels.task]]:.3f}")
             outputs[test] = predicted  # of all the labels there are, the last
     found = CrossValidated(labels.task, labels.unlabelled, pd.DataFrame(rows), _tabulate(labels, fold_of, outputs))
-    folder.mkdir(parents=True, exist_ok=True)
     tables.write_table(found.predictions, folder / _PREDICTIONS)
     with replace_atomically(folder / _PICTURE) as path:
         draw_scores(found).savefig(path, format="png", dpi=120)
@@ -117,6 +121,8 @@ def _train_and_predict(learner: Learner, train: NDArray[np.intp], test: NDArray[
         inner = assign_folds(learner.labels.take(train), min(5, len(train)), learner.config.seed) == 0
     with tempfile.TemporaryDirectory() as folder:
         model = learner.train(train[~inner], train[inner], Path(folder, "model"), show=False)
+        if not load_config(Path(folder, "model"))["metadata"]["finished"]:  # Ctrl-C ends a training early, and well
+            raise KeyboardInterrupt
     return learner.predict(model, test)
 
 

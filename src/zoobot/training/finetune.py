@@ -1,6 +1,7 @@
 """Finetuning: a pretrained encoder learns from a few hundred labels of one's own."""
 
 import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,16 +14,17 @@ from torch import Tensor, nn
 
 from zoobot.data.catalog import read_catalog
 from zoobot.data.datasets import ImageDataset, MemoryDataset, describe_dataset, load_images, make_loader
-from zoobot.data.fits_images import FitsConfig
-from zoobot.errors import ModelError, SettingError
+from zoobot.data.fits_images import FitsConfig, looks_like_fits
+from zoobot.errors import ModelError, SettingError, ZoobotError
 from zoobot.estimators.augment import make_views
-from zoobot.estimators.checkpoint import load_config, save_model, update_metadata
-from zoobot.estimators.define_model import LinearHead, Model, get_model
+from zoobot.estimators.checkpoint import load_config, load_model, save_model, update_metadata
+from zoobot.estimators.define_model import LinearHead, Model, ModelConfig, get_model
 from zoobot.processes import count_cores
 from zoobot.schemas import Schema
 from zoobot.stats.label_scores import score_classes, score_numbers
-from zoobot.training.head_fitting import fit_head, represent_views
-from zoobot.training.labels import LEAST_SCALE, Labels, assign_folds, make_loss, read_labels
+from zoobot.training.callbacks import LAST_NAME
+from zoobot.training.head_fitting import FittedHead, fit_head, represent_views
+from zoobot.training.labels import Labels, assign_folds, find_scale, make_loss, read_labels
 from zoobot.training.training_config import TrainConfig, clear_folder, train_estimator
 
 __all__ = ["FinetuneConfig", "Finetuned", "Learner", "finetune"]
@@ -72,10 +74,12 @@ class FinetuneConfig:
         learning_rate: at its height.
         weight_decay: of what learns, save biases and normalisation.
         epochs: passes over the galaxies; as many as show 5,000 images, within 8 and 40, when left out.
-        patience: epochs without a better loss on galaxies held back after which to stop; a third when left out.
+        patience: epochs without a better loss on galaxies held back after which to stop; a third of the epochs, and at
+            least 5, when left out.
         batch_size: galaxies a step.
         dropout_rate: before the last layer; the head alone is trained without.
-        balance: give rare classes more weight, so that all classes count alike.
+        balance: give rare classes more weight, so that all classes count alike; the probabilities are then those of
+            galaxies of which each class has as many.
         label_smoothing: of classes, such as 0.1.
         precision: as :class:`~zoobot.training.training_config.TrainConfig` has it, like the next one.
         accelerator: where to train.
@@ -114,6 +118,8 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        if isinstance(self.targets, str):  # which is a sequence too, of letters
+            raise SettingError(f"targets is {self.targets!r}; give a list of columns: [{self.targets!r}]")
         if (self.schema is None) != bool(self.targets):
             raise SettingError("give either the columns of labels (targets, --target) or a schema of votes (--schema)")
         if self.weights is None and (self.layers is not None or self.freeze_batch_norm):
@@ -138,7 +144,7 @@ class FinetuneConfig:
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
             layers=self.layers,
-            layer_decay=self.layer_decay or (_LAYER_DECAY if pretrained else 1.0),
+            layer_decay=(_LAYER_DECAY if pretrained else 1.0) if self.layer_decay is None else self.layer_decay,
             freeze_batch_norm=pretrained if self.freeze_batch_norm is None else self.freeze_batch_norm,
             precision=self.precision,
             accelerator=self.accelerator,
@@ -175,20 +181,31 @@ def finetune(config: FinetuneConfig, save_dir: str | Path, *, overwrite: bool = 
     from there (Kumar et al. 2022, arXiv:2202.10054).
 
     Raises:
-        SettingError, CatalogError: settings or labels are not what they must be.
+        SettingError, CatalogError: settings or labels are not what they must be, or ``save_dir`` is ``weights``.
         ImageError: images cannot be read.
         ModelError: the weights cannot be had or do not fit.
         TrainingError: the folder is taken, or training fails.
     """
-    clear_folder(Path(save_dir), overwrite=overwrite)
+    folder = Path(save_dir)
+    if config.weights is not None and folder.exists() and folder.resolve() == Path(config.weights).resolve():
+        raise SettingError(f"save_dir is {folder}, whose weights are to start from; choose another folder")
+    if not overwrite:
+        clear_folder(folder, overwrite=False)  # says now that it is taken
     learner = Learner(config)
+    clear_folder(folder, overwrite=overwrite)  # not before labels, images and weights are found good
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()  # not after the head was fitted: it cannot be written to
     held_back = assign_folds(learner.labels, min(_HELD_BACK_FOLDS, len(learner.labels)), config.seed) == 0
     train, test = np.flatnonzero(~held_back), np.flatnonzero(held_back)
-    model = learner.train(train, test, save_dir)
+    model = learner.train(train, test, folder)
     scores = learner.score(test, learner.predict(model, test))
     about = {name: value for name, value in asdict(config).items() if name not in ("schema", "fits")}
-    update_metadata(save_dir, {"finetuning": {**about, "task": learner.labels.task, "scores": scores}})
-    return Finetuned(Path(save_dir), learner.labels, len(train), len(test), scores)
+    about |= {"task": learner.labels.task, "scores": scores}
+    if learner.fitted_head is not None:
+        about["fitted_head"] = asdict(learner.fitted_head)
+    update_metadata(folder, {"finetuning": about})
+    (folder / LAST_NAME).unlink(missing_ok=True)  # no finetuning goes on after its end
+    return Finetuned(folder, learner.labels, len(train), len(test), scores)
 
 
 class Learner:
@@ -199,6 +216,7 @@ class Learner:
 
     Attributes:
         labels: of all galaxies.
+        fitted_head: how the last training fitted its head before other layers learnt; None from scratch.
 
     Raises:
         SettingError, CatalogError, ImageError, ModelError: as :func:`finetune`.
@@ -222,7 +240,9 @@ class Learner:
         loaded = load_images(images, workers=min(8, count_cores()) if len(images) > _ENOUGH else 0)
         values = torch.from_numpy(self.labels.values)
         self._dataset = MemoryDataset(loaded.images, values, self.labels.label_cols, loaded.id_str, loaded.file_loc)
+        self.fitted_head: FittedHead | None = None
         self._features: Tensor | None = None
+        self._known = _find_answers(config.weights)
 
     def _make_model(self) -> Model:
         """A model that has learnt nothing of these labels yet."""
@@ -230,6 +250,8 @@ class Learner:
         known = _find_model_settings(config.weights)
         sizes = {"input_size": config.image_size, "crop_size": config.crop_size, "resize_size": config.resize_size}
         settings = {**known, **{name: size for name, size in sizes.items() if size is not None}, **config.settings}
+        if any(map(looks_like_fits, labels.galaxies["file_loc"])):
+            settings["fits"] = _choose_fits(config).to_dict()
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             return get_model(
@@ -256,7 +278,7 @@ class Learner:
         model = self._make_model()
         if isinstance(model.head, LinearHead):
             model.head.location.copy_(torch.from_numpy(values.mean(axis=0)))
-            model.head.scale.copy_(torch.from_numpy(values.std(axis=0).clip(min=LEAST_SCALE)))
+            model.head.scale.copy_(torch.from_numpy(find_scale(values)))
         loss = make_loss(self.labels, train, balance=config.balance, smoothing=config.label_smoothing)
         if config.weights is not None:
             self._fit_head(model, train, loss)
@@ -270,13 +292,18 @@ class Learner:
 
     def _fit_head(self, model: Model, train: Positions, loss: nn.Module) -> None:
         if self._features is None:
-            self._features = represent_views(model, self._dataset)
+            on_gpu = self.config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+            self._features = represent_views(model.to("cuda" if on_gpu else "cpu"), self._dataset)
+            model.cpu()
         chosen = self.labels.take(train)
         folds = assign_folds(chosen, min(_INNER_FOLDS, len(train)), self.config.seed)
         if len(train) > _ENOUGH:
             folds = np.where(folds == 0, 0, -1)
         rows = torch.as_tensor(train)
-        fit_head(model.head, self._features[rows], torch.from_numpy(chosen.values), loss, torch.from_numpy(folds))
+        values = torch.from_numpy(chosen.values)
+        self.fitted_head = fit_head(
+            model.head, self._features[rows], values, loss, torch.from_numpy(folds), self._known
+        )
 
     def predict(self, model: Model, galaxies: Positions) -> NDArray[np.float32]:
         """What a model says of some galaxies, the mean over the eight views of each: (galaxies, outputs)."""
@@ -301,6 +328,11 @@ class Learner:
         return {"loss": float(losses.sum(dim=1).mean())}
 
 
+def _find_answers(weights: str | Path | None) -> Tensor | None:
+    """The last layer of a model folder: (answers, features)."""
+    return load_model(str(weights)).head.linear.weight.detach() if _find_model_settings(weights) else None
+
+
 def _choose_fits(config: FinetuneConfig) -> FitsConfig:
     known = _find_model_settings(config.weights).get("fits")
     return config.fits or (FitsConfig() if known is None else FitsConfig.from_dict(known))
@@ -314,4 +346,8 @@ def _find_model_settings(weights: str | Path | None) -> dict[str, Any]:
         settings = load_config(weights)["model"]
     except ModelError:  # a folder from the hub; reading its weights will tell
         return {}
+    try:
+        settings = ModelConfig.from_dict(settings).to_dict()
+    except (ZoobotError, TypeError) as error:
+        raise ModelError(f"{Path(weights) / 'config.json'}: {error}") from error
     return {name: value for name, value in settings.items() if name in _IMAGE_SETTINGS}

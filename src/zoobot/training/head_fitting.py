@@ -14,12 +14,12 @@ from zoobot.progress import progress_bar
 
 __all__ = ["PENALTIES", "FittedHead", "fit_head", "represent_views"]
 
-PENALTIES = (1.0, 0.2, 0.05, 0.01, 0.002)
-"""Of the mean square of the weights, from strong to weak."""
+PENALTIES = (30.0, 10.0, 3.0, 1.0, 0.2, 0.05, 0.01)
+"""Of the sum of the squares of the weights, from strong to weak."""
 
 _ITERATIONS = 30
 _BIAS_PENALTY = 1e-3  # far from where it starts, a head may be so flat that nothing is learnt any more
-_LEAST_SPREAD = 1e-6
+_LEAST_SPREAD = 1e-12
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,12 @@ class FittedHead:
     Attributes:
         penalty: of the weights; the one with the least loss on galaxies that were held back.
         held_back_losses: the mean loss on these for each of ``PENALTIES``.
+        from_answers: whether it looks at a galaxy model's answers, instead of all features.
     """
 
     penalty: float
     held_back_losses: list[float]
+    from_answers: bool = False
 
 
 def represent_views(model: Model, dataset: GalaxyDataset, *, batch_size: int = 64) -> Tensor:
@@ -52,11 +54,18 @@ def represent_views(model: Model, dataset: GalaxyDataset, *, batch_size: int = 6
     return torch.cat(found)
 
 
-def fit_head(head: Head, features: Tensor, values: Tensor, loss: nn.Module, folds: Tensor) -> FittedHead:
+def fit_head(
+    head: Head, features: Tensor, values: Tensor, loss: nn.Module, folds: Tensor, known: Tensor | None = None
+) -> FittedHead:
     """Find the linear layer with the least loss, with a penalty of the weights chosen on galaxies held back.
 
-    The features are brought to mean 0 and standard deviation 1 first, and the layer to features as they are after; the
-    sum over galaxies of loss plus penalty is minimised by L-BFGS, from strong penalties to weak.
+    The features are brought to mean 0 and, all by the same factor, to a mean variance of 1 first, and the layer to
+    features as they are after. Brought to the same variance each, those that hardly vary would drown the others.
+    What is minimised, by L-BFGS, is the mean over galaxies and views of the loss, summed over questions, plus
+    ``penalty · Σw²``; each search starts from what the one with the next stronger penalty found.
+
+    With few labels, a galaxy model's own answers, some tens, tell more than its thousand features: they are tried in
+    place of these, and taken if the loss on galaxies held back is less.
 
     Args:
         head: whose linear layer is set; whose other state, a scale for instance, is as it should be.
@@ -64,37 +73,53 @@ def fit_head(head: Head, features: Tensor, values: Tensor, loss: nn.Module, fold
         values: (galaxies, outputs), what to learn.
         loss: ``(values, outputs) -> (galaxies, questions)``.
         folds: (galaxies,): each fold from 0 on is held back once to choose the penalty; galaxies of −1 never are.
+        known: (answers, features), weights of the layer that the galaxy model has after these features.
 
     Raises:
         TrainingError: the features are not finite, or no penalty gives a finite loss.
     """
     if not features.isfinite().all():
         raise TrainingError("the encoder gives features that are no finite numbers; its weights are damaged")
-    location = features.mean(dim=(0, 1))
-    spread = features.std(dim=(0, 1)).clamp_min(_LEAST_SPREAD)
-    scaled = (features - location) / spread
+    choices = [_weigh_penalties(head, features, values, loss, folds)]
+    if known is not None:
+        choices.append(_weigh_penalties(head, features @ known.T, values, loss, folds))
+    losses = torch.stack(choices).nan_to_num(torch.inf)
+    if not losses.isfinite().any():
+        raise TrainingError("no finite loss was found; look at the labels")
+    from_answers, best = divmod(int(losses.argmin()), len(PENALTIES))
+    inputs = features @ known.T if from_answers and known is not None else features
+    location, spread = _find_scale(inputs)
+    weight, bias = _follow_path(head, (inputs - location) / spread, values, loss, PENALTIES[: best + 1])[-1]
+    weight = weight / spread
+    bias = bias - weight @ location
+    with torch.no_grad():
+        head.linear.weight.copy_(weight @ known if from_answers and known is not None else weight)
+        head.linear.bias.copy_(bias)
+    return FittedHead(PENALTIES[best], losses[from_answers].tolist(), bool(from_answers))
+
+
+def _find_scale(inputs: Tensor) -> tuple[Tensor, Tensor]:
+    return inputs.mean(dim=(0, 1)), inputs.var(dim=(0, 1)).mean().sqrt().clamp_min(_LEAST_SPREAD)
+
+
+def _weigh_penalties(head: Head, inputs: Tensor, values: Tensor, loss: nn.Module, folds: Tensor) -> Tensor:
+    """The mean loss on galaxies held back for each penalty."""
+    location, spread = _find_scale(inputs)
+    scaled = (inputs - location) / spread
     losses = torch.zeros(len(PENALTIES))
     for fold in sorted(set(folds[folds >= 0].tolist())):
         held = folds == fold
         found = _follow_path(head, scaled[~held], values[~held], loss, PENALTIES)
         for place, layer in enumerate(found):
             losses[place] += _mean_loss(head, layer, scaled[held], values[held], loss).item() * held.sum().item()
-    losses /= (folds >= 0).sum()
-    if not losses.isfinite().any():
-        raise TrainingError("no finite loss was found; look at the labels")
-    best = int(losses.nan_to_num(torch.inf).argmin())
-    weight, bias = _follow_path(head, scaled, values, loss, PENALTIES[: best + 1])[-1]
-    with torch.no_grad():
-        head.linear.weight.copy_(weight / spread)
-        head.linear.bias.copy_(bias - (weight / spread) @ location)
-    return FittedHead(PENALTIES[best], losses.tolist())
+    return losses / (folds >= 0).sum()
 
 
 def _follow_path(
     head: Head, features: Tensor, values: Tensor, loss: nn.Module, penalties: Sequence[float]
 ) -> list[tuple[Tensor, Tensor]]:
     """The best weight and bias for each penalty, each search starting from what the last one found."""
-    weight = torch.zeros_like(head.linear.weight, requires_grad=True)
+    weight = torch.zeros(len(head.linear.bias), features.shape[2], requires_grad=True)
     start = head.linear.bias.detach()
     bias = start.clone().requires_grad_()
     found = []

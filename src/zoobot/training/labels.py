@@ -10,17 +10,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from zoobot.data.catalog import hash_order
-from zoobot.errors import CatalogError, SettingError
+from zoobot.errors import CatalogError, SchemaError, SettingError
 from zoobot.schemas import Answer, Question, Schema
 from zoobot.training.losses import ClassificationLoss, RegressionLoss, get_multiquestion_loss
 
-__all__ = ["LEAST_SCALE", "TASKS", "Labels", "assign_folds", "make_loss", "read_labels"]
+__all__ = ["TASKS", "Labels", "assign_folds", "find_scale", "make_loss", "read_labels"]
 
 TASKS = ("classification", "regression", "votes")
 
-LEAST_SCALE = 1e-6
-"""Of numbers to learn: those of a few galaxies may all be alike."""
-
+_OTHER_COLUMNS = ("id_str", "file_loc", "bad_pixels", "fold")  # of tables of predictions
 _MOST_CLASSES = 200
 _MOST_WHOLE_NUMBERS = 10  # more different ones than this are measurements, unless said otherwise
 
@@ -91,6 +89,7 @@ def read_labels(
     missing = [name for name in targets if name not in catalog.columns]
     if missing:
         raise CatalogError(f"the catalog lacks {', '.join(missing)}; its columns are {', '.join(catalog.columns[:30])}")
+    _check_names(targets)
     if task is None:
         task = "classification" if len(targets) == 1 and _are_classes(catalog[targets[0]]) else "regression"
     if task == "regression":
@@ -98,6 +97,17 @@ def read_labels(
     if len(targets) > 1:
         raise SettingError(f"classification takes one column of classes; got {', '.join(targets)}")
     return _read_classes(catalog, targets[0])
+
+
+def _check_names(targets: Sequence[str]) -> None:
+    """Refuse names that tables of predictions have for something else, which would be overwritten there."""
+    taken = {*_OTHER_COLUMNS, *(f"{name}_predicted" for name in targets)}
+    unfit = [name for place, name in enumerate(targets) if name in taken or name in targets[:place]]
+    if unfit:
+        raise SettingError(
+            f"targets (--target): got {unfit[0]}, expected columns of labels, each once, and none of "
+            f"{', '.join(_OTHER_COLUMNS)} and NAME_predicted, which tables of predictions have: rename the column"
+        )
 
 
 def _read_votes(catalog: pd.DataFrame, schema: Schema) -> Labels:
@@ -138,7 +148,10 @@ def _read_classes(catalog: pd.DataFrame, target: str) -> Labels:
     if not 2 <= len(names) <= _MOST_CLASSES:
         shown = f"{len(names)}" if len(names) > 1 else f"one, {names[0]!r}"
         raise CatalogError(f"column {target}: has {shown} classes; classification needs from 2 to {_MOST_CLASSES}")
-    schema = Schema(target, (Question(target, tuple(Answer(target, name) for name in names)),))
+    try:
+        schema = Schema(target, (Question(target, tuple(Answer(target, name) for name in names)),))
+    except SchemaError as error:  # of names with line breaks, or of thousands of letters
+        raise CatalogError(f"column {target[:40]}: classes cannot have such names: {error}") from error
     places = {name: place for place, name in enumerate(names)}
     values = np.eye(len(names), dtype=np.float32)[[places[text] for text in texts]]
     return Labels("classification", catalog[labelled], values, schema.label_cols, schema, int((~labelled).sum()))
@@ -190,6 +203,16 @@ def assign_folds(labels: Labels, folds: int, seed: int = 0) -> NDArray[np.intp]:
     return found
 
 
+def find_scale(numbers: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The standard deviation of each column of numbers (galaxies, numbers); 1 where they are all alike.
+
+    >>> find_scale(np.array([[1e-17, 5], [3e-17, 5]], np.float32)).round(20).tolist()
+    [1e-17, 1.0]
+    """
+    spread = numbers.std(axis=0, dtype=np.float64)
+    return np.where(spread > 0, spread, 1.0)
+
+
 def make_loss(
     labels: Labels, galaxies: NDArray[np.intp], *, balance: bool = False, smoothing: float = 0.0
 ) -> nn.Module:
@@ -200,10 +223,17 @@ def make_loss(
         galaxies: positions of those to learn from.
         balance: give rare classes more weight, galaxies / (classes × galaxies of the class).
         smoothing: of class labels, from 0 to below 1.
+
+    Raises:
+        SettingError: ``balance`` or ``smoothing`` is given, and there are no classes.
     """
+    if labels.task != "classification" and (balance or smoothing):
+        raise SettingError(
+            f"balance and label_smoothing are for classes, and the task is {labels.task}; leave them out"
+        )
     values = labels.values[galaxies]
     if labels.schema is None:
-        return RegressionLoss(values.std(axis=0).clip(min=LEAST_SCALE).tolist())
+        return RegressionLoss(find_scale(values).tolist())
     if labels.task == "votes":
         return get_multiquestion_loss(labels.schema.question_index_groups)
     counts = values.sum(axis=0).clip(min=1)
