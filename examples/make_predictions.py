@@ -14,7 +14,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint-dir", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--file-format", default="png")
+    parser.add_argument("--file-format", default="auto")
     parser.add_argument("--save-loc", type=Path, default=Path("predictions.csv"))
     arguments = parser.parse_args()
 

@@ -151,7 +151,11 @@ def test_cross_validation_judges_every_galaxy_once(labelled, model_dir, tmp_path
     found = cross_validate(config, tmp_path / "cv", folds=4, label_counts=[8, 16])
     assert found.scores["labels"].tolist() == [8, 16, 30] * 4
     assert found.scores.groupby("labels")["galaxies"].sum().tolist() == [40] * 3
-    assert found.predictions["kind_flat_predicted"].between(0, 1).all()
+    said = found.predictions
+    assert said["kind_flat_probability"].between(0, 1).all()
+    assert ((said["kind_flat_probability"] > 0.5) == (said["kind_predicted"] == "flat")).all()
+    truth = pd.read_csv(labelled, dtype={"id_str": str}).set_index("id_str")["kind"]
+    assert (said["kind"].to_numpy() == truth[said["id_str"]].to_numpy()).all()
     summary = found.summary()
     assert summary["auc"].iloc[-1] > 0.8
     of_all = found.scores[found.scores["labels"] == 30]["auc"]

@@ -277,6 +277,10 @@ def test_find_images(tmp_path: Path) -> None:
     for file_format in ("jpg", "jpeg", "JPG"):
         assert images.find_images(tmp_path, file_format) == [tmp_path / "a.JPEG", tmp_path / "b.jpg"]
     assert images.find_images(str(tmp_path), "png") == [tmp_path / "c.png"]
+    assert images.find_images(tmp_path / "deep") == [tmp_path / "deep/d.PNG"]
+    assert [path.name for path in images.find_images(tmp_path, "any")] == ["a.JPEG", "b.jpg", "c.png"]
+    with pytest.raises(SettingError, match="has 1 png, 2 jpg: choose with file_format"):
+        images.find_images(tmp_path)
     assert images.find_images(tmp_path, "png", recursive=True) == [
         tmp_path / "c.png",
         tmp_path / "deep/d.PNG",
@@ -314,7 +318,7 @@ def test_find_images_says_what_is_there_instead(tmp_path: Path) -> None:
         images.find_images(tmp_path / "absent", "png")
     with pytest.raises(ImageError, match=r"cannot read folder .*: Not a directory"):
         images.find_images(tmp_path / "a.fits", "png")
-    with pytest.raises(SettingError, match="file_format: got 'gif', expected one of png, jpg, jpeg"):
+    with pytest.raises(SettingError, match="file_format: got 'gif', expected one of auto, any, png, jpg"):
         images.find_images(tmp_path, "gif")
 
 

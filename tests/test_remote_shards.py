@@ -2,7 +2,6 @@
 
 import functools
 import http.server
-import importlib.util
 import os
 import pickle
 import shutil
@@ -274,27 +273,3 @@ def test_the_longest_unused_file_goes_first(tmp_path):
     assert [path.name for path in held(cache)] == ["0.tfrecord", "2.tfrecord", "3.tfrecord"]
     shutil.rmtree(source)
     assert files.open(0).exists()
-
-
-@pytest.mark.slow
-def test_shards_in_an_object_store(shard_dir, tmp_path, monkeypatch):
-    if not (
-        importlib.util.find_spec("moto") and importlib.util.find_spec("s3fs") and importlib.util.find_spec("flask")
-    ):
-        pytest.skip("needs s3fs and moto[server]")
-    from moto.server import ThreadedMotoServer
-
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    running = ThreadedMotoServer(port=0)
-    running.start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*running.get_host_and_port()))
-    try:
-        store = fsspec.filesystem("s3")
-        store.mkdir("galaxies")
-        store.put(str(shard_dir), "galaxies/shards", recursive=True)
-        there = shards.load_datasets("s3://galaxies/shards", cache_dir=tmp_path)
-        for here, dataset in zip(shards.load_datasets(shard_dir), there, strict=True):
-            assert_same(here, dataset)
-    finally:
-        running.stop()

@@ -17,7 +17,8 @@ def export(
 ) -> None:
     """Pass a model on: as ONNX for other programs, or as a folder for the Hugging Face hub.
 
-    An ONNX file takes uint8 images and gives concentrations, any number at a time. It is compared with torch first, and
+    An ONNX file takes uint8 images, any number at a time, and gives concentrations; or, of finetuned models,
+    probabilities or numbers. It is compared with torch first, and
     is not written if it differs.
 
     Examples:
@@ -34,11 +35,13 @@ def export(
         if metrics is not None or license != "unknown":
             raise SettingError("--license and --metrics are for --format hub; leave them out")
         done = export_onnx(checkpoint_dir, save_loc)
+        of_what = {"concentrations": "fractions", "numbers": "numbers, in standard deviations"}
         typer.echo(
-            f"{done.path}: differs from torch by at most {done.fractions_difference:.1e} in fractions and "
-            f"{done.concentrations_difference:.1e} in concentrations, on {done.images} images"
+            f"{done.path}: gives {done.output}, and differs from torch by at most {done.difference:.1e} in "
+            f"{of_what.get(done.output, done.output)}, on {done.images} images"
         )
-        typer.echo("Its concentrations are of the whole network, before any recalibration.")
+        if done.output == "concentrations":
+            typer.echo("They are of the whole network, before any recalibration.")
     elif format == "hub":
         folder = export_hub(checkpoint_dir, save_loc, license_id=license, metrics=metrics)
         typer.echo(f"{folder}: upload it with `hf upload OWNER/NAME {folder}`")

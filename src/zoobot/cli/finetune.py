@@ -46,9 +46,7 @@ Weights = Annotated[
         show_default="from scratch",
     ),
 ]
-Layers = Annotated[
-    str, typer.Option(help="What learns: head (takes seconds), a number of the encoder's last layers, or all.")
-]
+Layers = Annotated[str, typer.Option(help="What learns: head (quick), a number of the encoder's last layers, or all.")]
 ImageRoot = Annotated[
     Path | None, typer.Option(help="Where relative file_loc start.", show_default="the catalog's folder")
 ]
@@ -158,7 +156,7 @@ def finetune(
     for name, value in done.scores.items():
         table.add_row(name, f"{value:.3f}")
     Console().print(table)
-    options = f"--checkpoint-dir {shlex.quote(str(save_dir))} --folder IMAGES{_file_format(done.labels)}"
+    options = f"--checkpoint-dir {shlex.quote(str(save_dir))} --folder IMAGES"
     # in the eight views in which they were scored
     typer.echo(f"next: zoobot predict {options} --tta dihedral --save-loc predictions.csv")
 
@@ -277,16 +275,6 @@ def _name_labels(labels: "Labels") -> str:
         (question,) = labels.schema.questions
         names, start = [answer.text for answer in question.answers], f"{question.name}: "
     return f"{start}{', '.join(names[:6])}{', …' if len(names) > 6 else ''}"
-
-
-def _file_format(labels: "Labels") -> str:
-    """The option that finds images of the kind that were learnt from."""
-    from zoobot.data.fits_images import looks_like_fits
-
-    first = str(labels.galaxies["file_loc"].iloc[0])
-    if looks_like_fits(first):
-        return " --file-format fits"
-    return " --file-format jpg" if first.lower().endswith((".jpg", ".jpeg")) else ""
 
 
 def _show_unlabelled(unlabelled: int) -> None:

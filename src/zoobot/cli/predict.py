@@ -21,7 +21,9 @@ def predict(
         Path, typer.Option(help="Table to write: .parquet, .csv or .fits; or a folder, without suffix, for parts.")
     ],
     folder: Annotated[Path | None, typer.Option(help="Folder of images.")] = None,
-    file_format: Annotated[str, typer.Option(help="Which images of the folder: png, jpg or fits.")] = "png",
+    file_format: Annotated[
+        str, typer.Option(help="Which images of the folder: png, jpg, fits or any; auto: the only ones there are.")
+    ] = "auto",
     recursive: Annotated[bool, typer.Option("--recursive", help="Look in the folder's folders too.")] = False,
     catalog: Annotated[Path | None, typer.Option(help="Table with id_str and file_loc, instead of a folder.")] = None,
     image_root: Annotated[
@@ -32,7 +34,10 @@ def predict(
         str | None, typer.Option(help="Folder of shards, or its URL, instead of a folder of images.")
     ] = None,
     split: Annotated[str, typer.Option(help="Which of the shards: train, test or unlabelled.")] = "test",
-    n_samples: Annotated[int, typer.Option(help="Draws of dropout; 1 switches dropout off.")] = 5,
+    n_samples: Annotated[
+        int | None,
+        typer.Option(help="Draws of dropout; 1 switches dropout off.", show_default="5; 1 for classes and numbers"),
+    ] = None,
     tta: Annotated[str, typer.Option(help="Views of each image: none, or dihedral (8 turns and mirrors).")] = "none",
     recalibrate: Annotated[
         bool, typer.Option("--recalibrate/--no-recalibrate", help="Apply what `zoobot calibrate` found.")
@@ -93,11 +98,11 @@ def predict(
 
     Examples:
 
-        zoobot predict --checkpoint-dir model --folder images --file-format png --save-loc predictions.parquet
+        zoobot predict --checkpoint-dir model --folder images --save-loc predictions.parquet
 
         zoobot predict --checkpoint-dir model --catalog new_galaxies.csv --save-loc predictions.fits
 
-        zoobot predict --checkpoint-dir model --folder cubes --file-format fits --stretch decals --save-loc p.parquet
+        zoobot predict --checkpoint-dir model --folder cubes --stretch decals --save-loc p.parquet
 
         zoobot predict --checkpoint-dir model1 --checkpoint-dir model2 --tta dihedral --folder images --save-loc p.csv
 

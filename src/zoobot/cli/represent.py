@@ -14,7 +14,9 @@ def represent(
     checkpoint_dir: Annotated[Path, typer.Option(help="Model folder that `zoobot train` or `finetune` made.")],
     save_loc: Annotated[Path, typer.Option(help="File to write: .parquet.")],
     folder: Annotated[Path | None, typer.Option(help="Folder of images.")] = None,
-    file_format: Annotated[str, typer.Option(help="Which images of the folder: png, jpg or fits.")] = "png",
+    file_format: Annotated[
+        str, typer.Option(help="Which images of the folder: png, jpg, fits or any; auto: the only ones there are.")
+    ] = "auto",
     recursive: Annotated[bool, typer.Option("--recursive", help="Look in the folder's folders too.")] = False,
     catalog: Annotated[Path | None, typer.Option(help="Table with id_str and file_loc, instead of a folder.")] = None,
     image_root: Annotated[

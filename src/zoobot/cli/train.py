@@ -131,10 +131,9 @@ def train(
         say("the shards hold fluxes without a stretch: the standard preprocessing takes them as they are", err=True)
     training_config.train_estimator(model, config, train_dataset, test_dataset)
     say(f"{save_dir}: the best model, history.csv and learning_curve.png")
-    kind = " --file-format fits" if model.config.fits else ""
     views = " --tta dihedral" if preset else ""
     folder = shlex.quote(str(save_dir))
-    say(f"next: zoobot predict --checkpoint-dir {folder} --folder IMAGES{kind}{views} --save-loc predictions.parquet")
+    say(f"next: zoobot predict --checkpoint-dir {folder} --folder IMAGES{views} --save-loc predictions.parquet")
 
 
 def _apply_preset(context: typer.Context, preset: str | None, image_size: int) -> dict[str, Any]:

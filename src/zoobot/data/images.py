@@ -37,12 +37,8 @@ __all__ = ["Picture", "decode_image", "encode_image", "find_images", "read_image
 
 _Kind = TypeVar("_Kind", bound=np.generic)
 
-_SUFFIXES = {
-    "png": (".png",),
-    "jpg": (".jpg", ".jpeg"),
-    "jpeg": (".jpg", ".jpeg"),
-    "fits": FITS_SUFFIXES,
-}
+_SUFFIXES = {"png": (".png",), "jpg": (".jpg", ".jpeg"), "fits": FITS_SUFFIXES}
+_FORMATS = ("auto", "any", *_SUFFIXES, "jpeg")
 _JPEG_SCAN, _MOST_SCANS = b"\xff\xda", 100  # a progressive JPEG has some ten
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_MODES = {0: "mono", 2: "rgb", 6: "rgba"}  # colour type of the header -> kornia_rs's word for it
@@ -198,23 +194,24 @@ def encode_image(pixels: NDArray[np.uint8], encoding: str, *, quality: int = 95)
     raise SettingError(f"encoding: got {encoding!r}, expected 'png' or 'jpeg'")
 
 
-def find_images(folder: str | Path, file_format: str, *, recursive: bool = False) -> list[Path]:
+def find_images(folder: str | Path, file_format: str = "auto", *, recursive: bool = False) -> list[Path]:
     """List the images of a folder by suffix, in the order of their paths; hidden files are left out.
 
     Args:
         folder: Where to look.
         file_format: "png"; "jpg" or "jpeg", which both find .jpg and .jpeg; "fits", which finds .fits, .fit, .fits.gz
-            and .fits.fz. Upper case is found too.
+            and .fits.fz; "any" of these; or "auto", that of them which the folder has. Upper case is found too.
         recursive: Look in the folders inside, too.
 
     Raises:
-        SettingError: ``file_format`` is none of these.
+        SettingError: ``file_format`` is none of these; or is "auto", and the folder has several.
         ImageError: The folder is missing or cannot be read, or has no such files.
     """
-    folder = Path(folder)
-    if file_format.lower() not in _SUFFIXES:
-        raise SettingError(f"file_format: got {file_format!r}, expected one of {', '.join(_SUFFIXES)}")
-    suffixes = _SUFFIXES[file_format.lower()]
+    folder, chosen = Path(folder), file_format.lower()
+    if chosen not in _FORMATS:
+        raise SettingError(f"file_format: got {file_format!r}, expected one of {', '.join(_FORMATS)}")
+    every = tuple(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
+    suffixes = every if chosen in ("auto", "any") else _SUFFIXES["jpg" if chosen == "jpeg" else chosen]
     walk = os.walk(folder, onerror=_raise_unreadable)
     files = [
         Path(parent, name)
@@ -225,6 +222,12 @@ def find_images(folder: str | Path, file_format: str, *, recursive: bool = False
     images = sorted(path for path in files if path.name.lower().endswith(suffixes))
     if not images:
         raise ImageError(_no_images(folder, suffixes, files, recursive))
+    counts = {
+        name: sum(path.name.lower().endswith(suffixes) for path in images) for name, suffixes in _SUFFIXES.items()
+    }
+    if chosen == "auto" and max(counts.values()) < len(images):
+        found = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        raise SettingError(f"folder {folder} has {found}: choose with file_format (--file-format), any takes all")
     return images
 
 

@@ -29,7 +29,7 @@ EXPORT_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 _FORMAT = 1
 _BATCHES = (1, 3, 8)  # that are compared with torch's
-_ALLOWED = 1e-3  # difference of fractions
+_ALLOWED = 1e-3
 
 
 class Exported(NamedTuple):
@@ -37,14 +37,15 @@ class Exported(NamedTuple):
 
     Attributes:
         path: the ONNX file.
-        concentrations_difference: the largest between ONNX Runtime's concentrations and torch's.
-        fractions_difference: of the expected fractions of each question.
+        output: what it gives: ``concentrations``, ``probabilities`` or ``numbers``.
+        difference: the largest between ONNX Runtime and torch, of expected fractions, or probabilities, or numbers in
+            units of their scale.
         images: how many images were compared, in batches of several sizes.
     """
 
     path: Path
-    concentrations_difference: float
-    fractions_difference: float
+    output: str
+    difference: float
     images: int
 
 
@@ -76,15 +77,15 @@ def export_onnx(checkpoint_dir: str | Path, save_loc: str | Path) -> Exported:
     }
     onnx.helper.set_model_props(proto, {name: json.dumps(fact) for name, fact in facts.items()})
     content = proto.SerializeToString()
-    concentrations, fractions = _compare(content, model)
-    if not fractions <= _ALLOWED:  # nor NaN
+    difference = _compare(content, model)
+    if not difference <= _ALLOWED:  # nor NaN
         raise ModelError(
-            f"the export of {checkpoint_dir} differs from torch by up to {fractions:.2g} in fractions, allowed is "
-            f"{_ALLOWED}; nothing was written: predict with zoobot, or use another preprocess and encoder"
+            f"the export of {checkpoint_dir} differs from torch by up to {difference:.2g}, allowed is {_ALLOWED}; "
+            "nothing was written: predict with zoobot, or use another preprocess and encoder"
         )
     with replace_atomically(save_loc) as path:
         path.write_bytes(content)
-    return Exported(Path(save_loc), concentrations, fractions, sum(_BATCHES))
+    return Exported(Path(save_loc), model.head.outputs, difference, sum(_BATCHES))
 
 
 def export_encoder(model: Model) -> bytes:
@@ -249,20 +250,19 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _compare(content: bytes, model: Model) -> tuple[float, float]:
-    """Largest differences of concentrations and of fractions between ONNX Runtime and torch."""
+def _compare(content: bytes, model: Model) -> float:
+    """The largest difference between ONNX Runtime and torch, as :class:`Exported` has it."""
     session = import_optional("onnxruntime", "export").InferenceSession(content, providers=["CPUExecutionProvider"])
     config = model.config
-    largest = [0.0, 0.0]
+    largest = 0.0
     for count in _BATCHES:
         images = _example(config, count)
         (found,) = session.run(None, {"images": images.numpy()})
         with torch.inference_mode():
             expected = model(images).numpy()
-        pairs = ((found, expected), (_scale(found, model), _scale(expected, model)))
-        differences = [float(np.abs(one - other).max()) for one, other in pairs]
-        largest = [float(np.maximum(one, other)) for one, other in zip(largest, differences, strict=True)]  # keeps NaN
-    return largest[0], largest[1]
+        difference = np.abs(_scale(found, model) - _scale(expected, model)).max()
+        largest = float(np.maximum(largest, difference))  # keeps NaN
+    return largest
 
 
 def _scale(outputs: NDArray[np.float32], model: Model) -> NDArray[np.float64]:

@@ -4,15 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zoobot.errors import SettingError
+from zoobot.estimators.augment import VIEWS
 from zoobot.estimators.define_model import Model
 from zoobot.predictions.catalogue import count_columns
 from zoobot.predictions.merging import MOST_FITS_COLUMNS
 from zoobot.predictions.prediction_settings import PredictConfig
 from zoobot.schemas import Schema
 
-__all__ = ["check_models", "choose_schema"]
+__all__ = ["check_models", "choose_n_samples", "choose_schema"]
 
 
+_N_SAMPLES = 5
 _ONLY_VOTES = {"keep_raw": False, "uncertainty": False, "friendly_loc": None, "schema": None, "calibration": None}
 
 
@@ -35,13 +37,21 @@ def check_models(config: PredictConfig, models: Sequence[Model]) -> Schema | Non
         return None
     schema = choose_schema(config.checkpoint_dirs, models, config.schema)
     kept = config.keep_concentrations + config.keep_raw
-    columns = count_columns(schema, config.samples * kept, uncertainty=config.uncertainty)
+    samples = len(models) * VIEWS[config.tta] * choose_n_samples(config, models)
+    columns = count_columns(schema, samples * kept, uncertainty=config.uncertainty)
     if columns > MOST_FITS_COLUMNS and Path(config.save_loc).suffix.lower() in (".fits", ".fit"):
         raise SettingError(
             f"save_loc {config.save_loc} would need {columns} columns, a FITS table holds {MOST_FITS_COLUMNS}; "
             "leave the concentrations out with --no-concentrations, or write .parquet"
         )
     return schema
+
+
+def choose_n_samples(config: PredictConfig, models: Sequence[Model]) -> int:
+    """How often to draw dropout: as the settings have it, or else as suits the task."""
+    if config.n_samples is not None:
+        return config.n_samples
+    return _N_SAMPLES if models[0].head.task == "votes" else 1
 
 
 def _check_labels(config: PredictConfig, models: Sequence[Model]) -> None:

@@ -26,7 +26,7 @@ from zoobot.predictions.catalogue import make_catalogue
 from zoobot.predictions.drawing import DrawConfig, Drawn, choose_devices, choose_workers, draw_parts
 from zoobot.predictions.job_progress import Event, Tell
 from zoobot.predictions.label_tables import make_label_table
-from zoobot.predictions.model_checks import check_models
+from zoobot.predictions.model_checks import check_models, choose_n_samples
 from zoobot.predictions.outputs import write_failures
 from zoobot.predictions.prediction_parts import PartsFolder, name_part
 from zoobot.predictions.prediction_settings import PredictConfig
@@ -37,7 +37,7 @@ from zoobot.stats.recalibration import Recalibration
 
 __all__ = ["Job", "PartsFailedError", "run_on_devices", "run_parts"]
 
-_DECIDING = ("n_samples", "tta", "batch_size", "runtime", "keep_concentrations", "keep_raw", "intervals", "uncertainty")
+_DECIDING = ("tta", "batch_size", "runtime", "keep_concentrations", "keep_raw", "intervals", "uncertainty")
 _MOST_WAITING = 2  # parts that are drawn and not yet written
 
 
@@ -90,11 +90,16 @@ class Job:
         recalibration = None
         if config.recalibrate and schema is not None:
             recalibration = load_calibration(
-                config.checkpoint_dirs, config.calibration, n_samples=config.n_samples, tta=config.tta
+                config.checkpoint_dirs, config.calibration, n_samples=choose_n_samples(config, models), tta=config.tta
             )
         datasets = open_for_each(models, lambda model: open_source(config, model))
         models = [use_runtime(model, config.runtime) for model in models]
         return cls(config, models, datasets, datasets[0].id_str, datasets[0].file_loc, schema, recalibration)
+
+    @property
+    def n_samples(self) -> int:
+        """How often dropout is drawn."""
+        return choose_n_samples(self.config, self.models)
 
     def describe(self) -> dict[str, Any]:
         """What the predictions depend on, ready for JSON."""
@@ -105,6 +110,7 @@ class Job:
         return {
             "weights_sha256": [load_config(folder)["weights_sha256"] for folder in config.checkpoint_dirs],
             "source": {"galaxies": len(self.id_str), "sha256": digest.hexdigest()},
+            "n_samples": self.n_samples,
             **{name: getattr(config, name) for name in _DECIDING},
             "recalibration": None if self.recalibration is None else self.recalibration.to_dict(),
             "fits": [choose_fits(model, config.layout, config.stretch).to_dict() for model in self.models],
@@ -135,7 +141,7 @@ class _Attempt:
 
     def run(self, numbers: Sequence[int]) -> dict[int, str]:
         config = self._job.config
-        draw = DrawConfig(config.n_samples, config.tta, config.batch_size, config.workers, config.device)
+        draw = DrawConfig(self._job.n_samples, config.tta, config.batch_size, config.workers, config.device)
         left = deque(numbers)
         with ThreadPoolExecutor(1) as writer:
             while left:

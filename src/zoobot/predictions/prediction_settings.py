@@ -6,7 +6,6 @@ from pathlib import Path
 
 from zoobot.data.remote_files import is_url
 from zoobot.errors import SettingError
-from zoobot.estimators.augment import VIEWS
 from zoobot.estimators.runtimes import RUNTIMES
 from zoobot.predictions.calibration_file import list_model_folders
 from zoobot.predictions.catalogue import INTERVALS, check_tables_to_write
@@ -30,7 +29,8 @@ class PredictConfig(GalaxySource):
         checkpoint_dir: a model folder, as training makes it; or several, whose posteriors are mixed in equal parts.
         save_loc: the table to write; its suffix (.parquet, .csv, .fits, …) decides the format. Without a suffix it is a
             folder, for a table in parts, which :func:`zoobot.predictions.merging.merge` joins.
-        n_samples: draws of dropout, each a sample of the posterior; 1 switches dropout off.
+        n_samples: draws of dropout, each a sample of the posterior; 1 switches dropout off. When left out, 5 for models
+            of votes, and 1 for those of classes and numbers, which have no posterior.
         tta: views of each image, each encoded and counted as samples of its own (test-time augmentation): ``none``,
             or ``dihedral``, the 8 that quarter turns and mirrors give.
         recalibrate: apply the recalibration that :func:`zoobot.predictions.calibrate.calibrate` made: ``calibration``,
@@ -72,7 +72,7 @@ class PredictConfig(GalaxySource):
 
     checkpoint_dir: str | Path | Sequence[str | Path]
     save_loc: str | Path
-    n_samples: int = 5
+    n_samples: int | None = None
     tta: str = "none"
     recalibrate: bool = True
     calibration: str | Path | None = None
@@ -102,7 +102,8 @@ class PredictConfig(GalaxySource):
     def __post_init__(self) -> None:
         """Check the values."""
         super().__post_init__()
-        check_drawing(n_samples=self.n_samples, tta=self.tta, batch_size=self.batch_size, workers=self.workers)
+        n_samples = 1 if self.n_samples is None else self.n_samples
+        check_drawing(n_samples=n_samples, tta=self.tta, batch_size=self.batch_size, workers=self.workers)
         if self.intervals not in INTERVALS:
             raise SettingError(f"intervals is {self.intervals!r}; it must be one of {', '.join(INTERVALS)}")
         if self.calibration is not None and not self.recalibrate:
@@ -171,8 +172,3 @@ class PredictConfig(GalaxySource):
     def checkpoint_dirs(self) -> list[Path]:
         """Every model folder."""
         return list_model_folders(self.checkpoint_dir)
-
-    @property
-    def samples(self) -> int:
-        """How many samples the mixture of a galaxy's posterior has."""
-        return len(self.checkpoint_dirs) * VIEWS[self.tta] * self.n_samples

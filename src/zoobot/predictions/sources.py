@@ -40,7 +40,8 @@ class GalaxySource:
 
     Attributes:
         folder_to_predict: a folder of images; a galaxy's ``id_str`` is the file's path in it without suffix.
-        file_format: ``png``, ``jpg`` (or ``jpeg``) or ``fits``: which files of the folder.
+        file_format: ``png``, ``jpg`` (or ``jpeg``), ``fits`` or ``any``: which files of the folder; ``auto``: those of
+            the only format it has.
         recursive: look in the folder's folders too.
         catalog: a table with ``id_str`` and ``file_loc``.
         image_root: the folder that relative ``file_loc`` of the catalog start from; the catalog's own when left out.
@@ -56,7 +57,7 @@ class GalaxySource:
     """
 
     folder_to_predict: str | Path | None = None
-    file_format: str = "png"
+    file_format: str = "auto"
     recursive: bool = False
     catalog: str | Path | None = None
     image_root: str | Path | None = None

@@ -37,9 +37,9 @@ class CrossValidated:
         unlabelled: how many galaxies of the catalog have no label.
         scores: a row for each fold and number of labels: ``labels`` given (of which, unless the head alone learns, a
             fifth is held back to stop by), ``fold``, ``galaxies`` judged by, and the scores on these.
-        predictions: a row for each galaxy: ``id_str``, ``file_loc``, its fold, for each output the label, and as
-            ``<output>_predicted`` what the model said that learnt from all the other folds: the probability of a class,
-            a number, or the concentration of an answer.
+        predictions: a row for each galaxy: ``id_str``, ``file_loc``, its fold, and beside its labels what the model
+            said that learnt from all the other folds: for numbers ``<name>_predicted``, for votes the concentrations
+            ``<answer>_predicted``, for classes ``<target>_predicted`` and ``<target>_<class>_probability``.
     """
 
     task: str
@@ -139,10 +139,16 @@ def choose_labels(labels: Labels, galaxies: NDArray[np.intp], count: int, seed: 
 
 
 def _tabulate(labels: Labels, folds: NDArray[np.intp], outputs: NDArray[np.float32]) -> pd.DataFrame:
-    columns = {"id_str": labels.galaxies["id_str"].to_numpy(), "file_loc": labels.galaxies["file_loc"].to_numpy()}
-    for place, name in enumerate(labels.label_cols):
-        columns |= {name: labels.values[:, place], f"{name}_predicted": outputs[:, place]}
-    return pd.DataFrame({**columns, "fold": folds})
+    table = labels.galaxies[["id_str", "file_loc"]].reset_index(drop=True).assign(fold=folds)
+    if labels.classes is None or labels.schema is None:
+        for name, values, predicted in zip(labels.label_cols, labels.values.T, outputs.T, strict=True):
+            table = table.assign(**{name: values, f"{name}_predicted": predicted})
+        return table
+    (question,) = labels.schema.questions
+    classes = np.array([answer.text for answer in question.answers], object)
+    said = {question.name: classes[labels.classes], f"{question.name}_predicted": classes[outputs.argmax(axis=1)]}
+    chances = {f"{name}_probability": column for name, column in zip(labels.label_cols, outputs.T, strict=True)}
+    return table.assign(**said, **chances)
 
 
 def draw_scores(found: CrossValidated) -> Figure:

@@ -66,7 +66,7 @@ class FinetuneConfig:
         resize_size: side of what the encoder sees.
         settings: others of the model, such as ``zoom=(0.9, 1.1)``: fields of
             :class:`~zoobot.estimators.define_model.ModelConfig`.
-        layers: how many of the encoder's last layers learn: 0 for the head alone, which takes seconds; all when left
+        layers: how many of the encoder's last layers learn: 0 for the head alone, which is quick; all when left
             out.
         layer_decay: each layer learns this much slower than the one after it; 0.8 when left out, 1 from scratch.
         freeze_batch_norm: keep the running statistics of batch normalisation; as long as there are weights to start

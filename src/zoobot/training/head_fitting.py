@@ -1,6 +1,5 @@
 """Training a head alone: the encoder is run once, and the best linear layer on what it gives is found in seconds."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +13,7 @@ from zoobot.progress import progress_bar
 
 __all__ = ["PENALTIES", "FittedHead", "fit_head", "represent_views"]
 
-PENALTIES = (30.0, 10.0, 3.0, 1.0, 0.2, 0.05, 0.01)
+PENALTIES = (30.0, 10.0, 3.0, 1.0, 0.2, 0.05, 0.01, 0.002)
 """Of the sum of the squares of the weights, from strong to weak."""
 
 _ITERATIONS = 30
@@ -62,7 +61,7 @@ def fit_head(
     The features are brought to mean 0 and, all by the same factor, to a mean variance of 1 first, and the layer to
     features as they are after. Brought to the same variance each, those that hardly vary would drown the others.
     What is minimised, by L-BFGS, is the mean over galaxies and views of the loss, summed over questions, plus
-    ``penalty · Σw²``; each search starts from what the one with the next stronger penalty found.
+    ``penalty · Σw²``. Each penalty is tried from the start: a strong one may drive a head to where it is flat.
 
     With few labels, a galaxy model's own answers, some tens, tell more than its thousand features: they are tried in
     place of these, and taken if the loss on galaxies held back is less.
@@ -89,7 +88,7 @@ def fit_head(
     from_answers, best = divmod(int(losses.argmin()), len(PENALTIES))
     inputs = features @ known.T if from_answers and known is not None else features
     location, spread = _find_scale(inputs)
-    weight, bias = _follow_path(head, (inputs - location) / spread, values, loss, PENALTIES[: best + 1])[-1]
+    weight, bias = _search(head, (inputs - location) / spread, values, loss, PENALTIES[best])
     weight = weight / spread
     bias = bias - weight @ location
     with torch.no_grad():
@@ -109,33 +108,28 @@ def _weigh_penalties(head: Head, inputs: Tensor, values: Tensor, loss: nn.Module
     losses = torch.zeros(len(PENALTIES))
     for fold in sorted(set(folds[folds >= 0].tolist())):
         held = folds == fold
-        found = _follow_path(head, scaled[~held], values[~held], loss, PENALTIES)
-        for place, layer in enumerate(found):
+        for place, penalty in enumerate(PENALTIES):
+            layer = _search(head, scaled[~held], values[~held], loss, penalty)
             losses[place] += _mean_loss(head, layer, scaled[held], values[held], loss).item() * held.sum().item()
     return losses / (folds >= 0).sum()
 
 
-def _follow_path(
-    head: Head, features: Tensor, values: Tensor, loss: nn.Module, penalties: Sequence[float]
-) -> list[tuple[Tensor, Tensor]]:
-    """The best weight and bias for each penalty, each search starting from what the last one found."""
+def _search(head: Head, features: Tensor, values: Tensor, loss: nn.Module, penalty: float) -> tuple[Tensor, Tensor]:
+    """The best weight and bias, from where a new head starts."""
     weight = torch.zeros(len(head.linear.bias), features.shape[2], requires_grad=True)
     start = head.linear.bias.detach()
     bias = start.clone().requires_grad_()
-    found = []
-    for penalty in penalties:
-        search = torch.optim.LBFGS([weight, bias], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
+    search = torch.optim.LBFGS([weight, bias], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
 
-        def weigh(search: torch.optim.LBFGS = search, penalty: float = penalty) -> Tensor:
-            search.zero_grad()
-            strayed = _BIAS_PENALTY * ((bias - start) ** 2).sum()
-            total = _mean_loss(head, (weight, bias), features, values, loss) + penalty * (weight**2).sum() + strayed
-            total.backward()  # type: ignore[no-untyped-call]
-            return total
+    def weigh() -> Tensor:
+        search.zero_grad()
+        strayed = _BIAS_PENALTY * ((bias - start) ** 2).sum()
+        total = _mean_loss(head, (weight, bias), features, values, loss) + penalty * (weight**2).sum() + strayed
+        total.backward()  # type: ignore[no-untyped-call]
+        return total
 
-        search.step(weigh)  # type: ignore[no-untyped-call]
-        found.append((weight.detach().clone(), bias.detach().clone()))
-    return found
+    search.step(weigh)  # type: ignore[no-untyped-call]
+    return weight.detach(), bias.detach()
 
 
 def _mean_loss(head: Head, layer: tuple[Tensor, Tensor], features: Tensor, values: Tensor, loss: nn.Module) -> Tensor:
