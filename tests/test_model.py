@@ -418,3 +418,31 @@ def test_a_model_config_is_an_augment_config() -> None:
 def test_torchvision_imports_in_a_fresh_process() -> None:
     script = "import zoobot.estimators, timm, torchmetrics, torchvision.transforms.v2"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+@pytest.mark.slow
+def test_a_folder_alone_gives_the_same_bits_in_a_fresh_process_without_a_network(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = get_model(output_dim=3, input_size=40, crop_size=36, resize_size=32, encoder="efficientnet_b0").eval()
+    for part in model.modules():  # as after a training
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_mean.normal_()
+            part.running_var.uniform_(0.5, 2)
+    images = torch.randint(0, 256, (4, 40, 40, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        np.savez(tmp_path / "here.npz", images=images, concentrations=model(images))
+    checkpoint.save_model(model, tmp_path / "model")
+    script = """
+import socket, sys
+import numpy as np, torch
+def refuse(*_): raise OSError("no network")
+socket.socket.connect = socket.getaddrinfo = refuse
+from zoobot.estimators.checkpoint import load_model
+model, images = load_model("model"), torch.from_numpy(np.load("here.npz")["images"])
+torch.set_num_threads(int(sys.argv[1]))
+with torch.inference_mode():
+    np.save("there.npy", model(images))
+"""
+    subprocess.run([sys.executable, "-c", script, str(torch.get_num_threads())], cwd=tmp_path, check=True, timeout=120)
+    there, here = np.load(tmp_path / "there.npy"), np.load(tmp_path / "here.npz")["concentrations"]
+    assert there.tobytes() == here.tobytes()
