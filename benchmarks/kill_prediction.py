@@ -1,7 +1,8 @@
 """SIGKILL at random moments of a prediction, which is run again until it is done: is the table the same?
 
-Run ``python benchmarks/kill_prediction.py``: 20,000 tiny PNGs, a tiny encoder, 20 parts; one run is left alone, the
-other is killed ten times. The images are few files under many names. The tables must be equal, byte for byte.
+Run ``python benchmarks/kill_prediction.py``: 20,000 tiny PNGs, a tiny encoder, 79 parts; one run is left alone, the
+other is killed ten times, each time before its end. The images are few files under many names. The tables must be
+equal, byte for byte.
 """
 
 import random
@@ -22,7 +23,7 @@ from zoobot.estimators.define_model import get_model
 from zoobot.predictions.merging import merge
 from zoobot.predictions.prediction_parts import PartsFolder
 
-SIZE, GALAXIES_PER_PART = 32, 1024
+SIZE, GALAXIES_PER_PART = 32, 256
 
 
 def start(command: list[str]) -> "subprocess.Popen[bytes]":
@@ -35,21 +36,25 @@ def finish(process: "subprocess.Popen[bytes]") -> None:
         raise RuntimeError(said.decode())
 
 
-def kill_once(command: list[str], folder: Path, generator: random.Random, parts: int) -> str:
-    """Kill it at a random moment after its first sign of life; say what it left."""
-    before = len(list(folder.glob("part-*.parquet")))
+def count_parts(folder: Path) -> int:
+    return len(list(folder.glob("part-*.parquet")))
+
+
+def kill_once(command: list[str], folder: Path, generator: random.Random, most: int) -> str:
+    """Kill it at a random moment, from its first sign of life until it has made so many parts; say what it left."""
+    before, awaited = count_parts(folder), generator.randint(0, most)
     process = start(command)
-    # some kills come before a first part, some after several
-    awaited, until = before + generator.choice([0, 1, 1, 2]), time.monotonic() + 600
-    while process.poll() is None and time.monotonic() < until:
-        if (folder / "manifest.json").exists() and len(list(folder.glob("part-*.parquet"))) >= min(awaited, parts - 1):
+    while process.poll() is None:
+        if (folder / "manifest.json").exists() and count_parts(folder) >= before + awaited:
             break
-        time.sleep(0.01)
-    time.sleep(generator.uniform(0, 1))
+        time.sleep(0.001)
+    time.sleep(generator.uniform(0, 0.2))
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    if process.returncode != -signal.SIGKILL:
+        raise RuntimeError("it came to its end before it was killed; take more galaxies")
     left = len(list(folder.glob(".tmp-*")))
-    return f"killed with {len(list(folder.glob('part-*.parquet')))} parts done and {left} half written"
+    return f"killed with {count_parts(folder)} parts done and {left} half written"
 
 
 def main() -> None:
@@ -72,7 +77,10 @@ def main() -> None:
         finish(start([*command, f"{scratch}/whole"]))
         parts = len(PartsFolder.open(Path(scratch, "whole")))
         for _ in range(kills):
-            print(kill_once([*command, f"{scratch}/broken"], Path(scratch, "broken"), generator, parts), flush=True)
+            print(
+                kill_once([*command, f"{scratch}/broken"], Path(scratch, "broken"), generator, parts // kills - 3),
+                flush=True,
+            )
         finish(start([*command, f"{scratch}/broken"]))
         for name in ("whole", "broken"):
             merge(Path(scratch, name), Path(scratch, f"{name}.parquet"))
