@@ -14,6 +14,7 @@ from astropy.io import fits
 from conftest import SIZE, make_model
 
 from zoobot.cli import main as cli
+from zoobot.cli.fits_options import make_config
 from zoobot.data import images, shards, tables
 from zoobot.data.fits_images import FitsConfig, FitsLayout, read_bands
 from zoobot.data.manifest import Manifest
@@ -51,6 +52,14 @@ def make_cubes(folder: Path, galaxies: int = 40) -> Path:
         rows.append({"id_str": f"g{number}", "file_loc": f"{number}.fits", **votes, **tilts})
     pd.DataFrame(rows).to_csv(folder / "catalog.csv", index=False)
     return folder / "catalog.csv"
+
+
+def test_options_change_what_they_name_and_keep_what_else_a_model_knows():
+    assert make_config(None, {}, DECALS) is None
+    assert make_config(None, {"hdu": 1}, DECALS) == FitsConfig(FitsLayout(hdu=1, bands=LAYOUT.bands), DECALS.stretch)
+    assert make_config("lupton", {}, DECALS) == FitsConfig(LAYOUT, STRETCHES["lupton"])
+    assert make_config("none", {}, DECALS) == FitsConfig(LAYOUT, None)
+    assert make_config(None, {"hdu": 1}) == FitsConfig(FitsLayout(hdu=1))
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,7 @@ def export(
     """Pass a model on: as ONNX for other programs, or as a folder for the Hugging Face hub.
 
     An ONNX file takes uint8 images, any number at a time, and gives concentrations; or, of finetuned models,
-    probabilities or numbers. It is compared with torch first, and
-    is not written if it differs.
+    probabilities or numbers. It is compared with torch first, and is not written if it differs.
 
     Examples:
 

@@ -232,7 +232,7 @@ def cross_validate(
 def _make_config(options: Mapping[str, Any]) -> "FinetuneConfig":
     """Put the options that both commands have into one config."""
     from zoobot import schemas
-    from zoobot.training.finetune import FinetuneConfig
+    from zoobot.training.finetune import FinetuneConfig, find_fits
 
     layout = make_layout(
         *(options[name] for name in ("hdu", "bands", "bands_last", "mask_hdu", "zero_point", "keep_zeros"))
@@ -248,7 +248,7 @@ def _make_config(options: Mapping[str, Any]) -> "FinetuneConfig":
         targets=() if target is None else tuple(name.strip() for name in target.split(",")),
         schema=None if schema is None else schemas.load(schema),
         layers=_parse_layers(options["layers"]),
-        fits=make_config(options["stretch"], layout),
+        fits=make_config(options["stretch"], layout, find_fits(options["weights"])),
     )
 
 

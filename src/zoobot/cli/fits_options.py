@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -98,16 +99,18 @@ def make_layout(
     return {name: None if value == "none" else value for name, value in given.items() if value is not None}
 
 
-def make_config(stretch: str | None, layout: Mapping[str, Any]) -> "FitsConfig | None":
-    """Put them together; nothing if neither is given."""
-    from zoobot.data.fits_images import FitsConfig, FitsLayout
+def make_config(
+    stretch: str | None, layout: Mapping[str, Any], known: "FitsConfig | None" = None
+) -> "FitsConfig | None":
+    """Put them together, and in place of what is known already; nothing if neither is given."""
+    from zoobot.data.fits_images import FitsConfig
     from zoobot.data.stretch import parse_stretch
 
     if stretch is None and not layout:
         return None
-    if stretch is None:
-        return FitsConfig(FitsLayout(**layout))
-    return FitsConfig(FitsLayout(**layout), None if stretch == "none" else parse_stretch(stretch))
+    known = known or FitsConfig()
+    chosen = known.stretch if stretch is None else None if stretch == "none" else parse_stretch(stretch)
+    return FitsConfig(replace(known.layout, **layout), chosen)
 
 
 def parse_hdu(text: str | None) -> int | str | None:

@@ -125,8 +125,8 @@ def train(
         **{name: options[name] for name in _OF_MODEL},
     )
     if model.config.weights and model.config.weights["lacking"]:
-        lacking = ", ".join(model.config.weights["lacking"])
-        say(f"weights: {weights} lacks some of {model.config.encoder}, which start fresh: {lacking}", err=True)
+        source, lacking = options["weights"], ", ".join(model.config.weights["lacking"])
+        say(f"weights: {source} lacks some of {model.config.encoder}, which start fresh: {lacking}", err=True)
     if train_dataset.image_dtype.is_floating_point:
         say("the shards hold fluxes without a stretch: the standard preprocessing takes them as they are", err=True)
     training_config.train_estimator(model, config, train_dataset, test_dataset)

@@ -154,6 +154,8 @@ class _Attempt:
                         self._waiting.append((number, written))
                         self._settle(_MOST_WAITING)
                 except Exception as error:  # whatever it is, the other parts may do
+                    if not left:  # all were drawn: it is not a part's
+                        raise
                     self._fail(left.popleft(), error, self._drawn)
             self._settle(0)
         return self._failed
@@ -167,9 +169,11 @@ class _Attempt:
         while len(self._waiting) > most:
             number, written = self._waiting.popleft()
             try:
-                self._tell(written.result())
+                event = written.result()
             except Exception as error:
                 self._fail(number, error, len(self._folder.find_rows(number)))
+            else:
+                self._tell(event)
 
     def _fail(self, number: int, error: Exception, drawn: int) -> None:
         self._drawn = 0
@@ -276,6 +280,9 @@ def _work(config: PredictConfig, path: Path, numbers: Sequence[int], processes: 
         if config.workers is None:
             galaxies = sum(len(folder.find_rows(number)) for number in numbers)
             config = replace(config, workers=choose_workers(str(config.device), galaxies, processes))
-        run_parts(Job.open(config), folder, numbers, sender.send)
+        job = Job.open(config)
+        # the galaxies may be others by now, above all in a second try
+        PartsFolder.claim(path, job.describe(), len(job.id_str), config.whole_part)
+        run_parts(job, folder, numbers, sender.send)
     except ZoobotError as error:
         sender.send(error)

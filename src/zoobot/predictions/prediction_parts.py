@@ -182,7 +182,7 @@ def to_arrow(catalogue: pd.DataFrame) -> pa.Table:
 
 def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     # processes of several machines may do this at once, and have the same number
-    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".tmp-manifest-")
+    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".tmp-{os.getpid()}-manifest-")
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(json.dumps(manifest, indent=2) + "\n")
         file.flush()

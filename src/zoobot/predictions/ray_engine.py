@@ -2,8 +2,10 @@
 
 import contextlib
 import logging
+import os
 import socket
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -69,16 +71,18 @@ def _map_parts(ray: ModuleType, job: Job, folder: PartsFolder, numbers: Sequence
     models = [load_model(each) for each in job.config.checkpoint_dirs]
     shipped = ray.put(replace(job, models=models, config=replace(job.config, device=device)))
     parts = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=len(numbers))
-    predicted = parts.map_batches(
-        _PartWorker,
-        fn_constructor_args=(shipped, dict(folder.manifest), cores),
-        batch_size=1,
-        # one part at a time, or those in the queue behind a part that kills its worker would be lost with it
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=len(numbers), max_tasks_in_flight_per_actor=1),
-        num_cpus=cores,  # Ray gives torch as many threads
-        num_gpus=gpus,
-        max_task_retries=_MOST_LOST_WORKERS,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # max_task_retries is to have another place from Ray 2.64 on
+        predicted = parts.map_batches(
+            _PartWorker,
+            fn_constructor_args=(shipped, dict(folder.manifest), cores),
+            batch_size=1,
+            # one part at a time, or those in the queue behind a part that kills its worker would be lost with it
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=len(numbers), max_tasks_in_flight_per_actor=1),
+            num_cpus=cores,  # Ray gives torch as many threads
+            num_gpus=gpus,
+            max_task_retries=_MOST_LOST_WORKERS,
+        )
     predicted.context.enable_progress_bars = False  # there is one already
     predicted.context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0  # as nothing queues
     predicted.context.max_errored_blocks = -1  # a part that is lost for good does not stop the others
@@ -97,6 +101,8 @@ class _PartWorker:
         models, datasets = job.models, job.datasets
         if job.config.shard_dir is not None and is_url(job.config.shard_dir):  # they have a cache on each machine
             datasets = open_for_each(models, lambda model: open_source(job.config, model))
+            if datasets[0].id_str != job.id_str:
+                raise PredictionError(f"{job.config.shard_dir} has other galaxies than when this began; begin afresh")
         models = [use_runtime(model, job.config.runtime) for model in models]
         self._job = replace(job, models=models, datasets=datasets, config=replace(job.config, workers=workers))
 
@@ -148,6 +154,7 @@ def _connect(address: str | None) -> Iterator[ModuleType]:
             host, _, port = address.rpartition(":")
             socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()  # Ray would try for minutes
         logging.getLogger("ray.data").setLevel(logging.ERROR)
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it remarks on its own workings
         ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]

@@ -89,11 +89,12 @@ class KeepBest(pl.Callback):
                 save_model(module.model, self.folder, {**self.metadata, "metrics": metrics})
 
     def _record(self, trainer: pl.Trainer, minutes: float, train: Tensor, test: Tensor) -> None:
+        first = trainer.optimizers[0].param_groups[0]
         row = {
             "epoch": len(self.history.rows) + 1,
             "step": trainer.global_step,
             "minutes": round(minutes, 3),
-            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "learning_rate": first["lr"] / first["share"],  # that of the head: early layers may learn slower
             "train_loss": train.sum().item(),
             "test_loss": test.sum().item(),
             **self._by_question("train", train),
@@ -137,7 +138,7 @@ class StopOnTime(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Look at the clock."""
-        if self._is_time(trainer, pl_module):
+        if _may_ask(trainer, batch_idx) and self._is_time(trainer, pl_module):
             _stop_early(trainer, pl_module, batch_idx)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -164,6 +165,11 @@ def _stop_early(trainer: pl.Trainer, module: pl.LightningModule, batch_idx: int)
 def _agree(trainer: pl.Trainer, decision: bool) -> bool:
     """Whether any of the devices decided so: all must stop together, or the others wait for ever."""
     return trainer.strategy.reduce_boolean_decision(decision, all=False) if trainer.world_size > 1 else decision
+
+
+def _may_ask(trainer: pl.Trainer, batch_idx: int) -> bool:
+    """Whether to agree after this batch: several devices wait for each other to do so, hence only now and then."""
+    return trainer.world_size == 1 or (batch_idx + 1) % 16 == 0 or batch_idx + 1 == trainer.num_training_batches
 
 
 def _estimator(module: pl.LightningModule) -> EstimatorModule:
@@ -200,7 +206,7 @@ class StopOnInterrupt(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Pass the wish on."""
-        if _agree(trainer, self.asked):
+        if _may_ask(trainer, batch_idx) and _agree(trainer, self.asked):
             _stop_early(trainer, pl_module, batch_idx)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

@@ -271,8 +271,9 @@ class EstimatorModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Begin the sums of the test galaxies anew, with the same model on all devices."""
+        self.check_finite()  # of the last step, before test galaxies are blamed
         self._totals.pop("test", None)
-        if self.trainer.world_size > 1:  # weights are the same, running statistics are of each device's own galaxies
+        if self.trainer.world_size > 1:  # weights are the same, running statistics differ since the last step
             for part in self._moving:
                 for statistic in (part.running_mean, part.running_var):
                     self.trainer.strategy.reduce(statistic, reduce_op="mean")  # in place

@@ -27,7 +27,7 @@ from zoobot.training.head_fitting import FittedHead, fit_head, represent_views
 from zoobot.training.labels import Labels, assign_folds, find_scale, make_loss, read_labels
 from zoobot.training.training_config import TrainConfig, clear_folder, train_estimator
 
-__all__ = ["FinetuneConfig", "Finetuned", "Learner", "finetune"]
+__all__ = ["FinetuneConfig", "Finetuned", "Learner", "find_fits", "finetune"]
 
 Positions: TypeAlias = NDArray[np.intp]
 
@@ -224,7 +224,7 @@ class Learner:
 
     def __init__(self, config: FinetuneConfig) -> None:
         self.config = config
-        fits = _choose_fits(config)
+        fits = config.fits or find_fits(config.weights)
         label_cols = [] if config.schema is None else config.schema.label_cols
         catalog = read_catalog(config.catalog, label_cols, bands=fits.layout.bands, image_root=config.image_root)
         self.labels = read_labels(catalog, config.targets, task=config.task, schema=config.schema)
@@ -251,7 +251,7 @@ class Learner:
         sizes = {"input_size": config.image_size, "crop_size": config.crop_size, "resize_size": config.resize_size}
         settings = {**known, **{name: size for name, size in sizes.items() if size is not None}, **config.settings}
         if any(map(looks_like_fits, labels.galaxies["file_loc"])):
-            settings["fits"] = _choose_fits(config).to_dict()
+            settings["fits"] = (config.fits or find_fits(config.weights)).to_dict()
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             return get_model(
@@ -333,9 +333,14 @@ def _find_answers(weights: str | Path | None) -> Tensor | None:
     return load_model(str(weights)).head.linear.weight.detach() if _find_model_settings(weights) else None
 
 
-def _choose_fits(config: FinetuneConfig) -> FitsConfig:
-    known = _find_model_settings(config.weights).get("fits")
-    return config.fits or (FitsConfig() if known is None else FitsConfig.from_dict(known))
+def find_fits(weights: str | Path | None) -> FitsConfig:
+    """How a model folder reads FITS files; as :class:`FitsConfig` has it, where there is none or it does not say.
+
+    Raises:
+        ModelError: its ``config.json`` makes no sense.
+    """
+    known = _find_model_settings(weights).get("fits")
+    return FitsConfig() if known is None else FitsConfig.from_dict(known)
 
 
 def _find_model_settings(weights: str | Path | None) -> dict[str, Any]:
