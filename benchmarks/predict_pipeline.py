@@ -48,7 +48,7 @@ def run(job: Job, scratch: Path, workers: int, devices: int = 1) -> None:
     config = PredictConfig(**{**vars(job.config), "workers": workers, "devices": devices})
     job = Job(**{**vars(job), "config": config})
     with tempfile.TemporaryDirectory(dir=scratch) as path:
-        folder = PartsFolder.claim(Path(path, "parts"), {}, len(job.id_str), config.whole_part)
+        folder = PartsFolder.claim(Path(path, "parts"), job.describe(), len(job.id_str), config.whole_part)
         with follow_job(len(job.id_str), 0) as tell:
             failed = (run_parts if devices == 1 else run_on_devices)(job, folder, range(len(folder)), tell)
         if failed:

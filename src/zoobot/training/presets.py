@@ -43,7 +43,7 @@ PRESETS = {
         {"epochs": 8, "ema_decay": 0.99},
     ),
     "balanced": Preset(
-        "a third of the time of best, and nearly as good",
+        "a fifth of the time of best, and nearly as good",
         0.55,
         {**_START, "resize_size": 96},
         {"epochs": 16, "ema_decay": 0.99},
