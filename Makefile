@@ -32,7 +32,7 @@ test: lint ## lint, then the doctests and the tests
 IMAGES_OPTION = $(if $(IMAGES),--folder $(IMAGES))
 TENSORFLOW_OPTION = $(if $(wildcard .venv-tensorflow/.ready),--tensorflow-python .venv-tensorflow/bin/python)
 
-bench: $(READY) ## benchmarks, on a machine that does nothing else (about 15 minutes)
+bench: $(READY) ## benchmarks, on a machine that does nothing else (about 25 minutes)
 	$(BIN)/python benchmarks/decoding.py $(IMAGES_OPTION)
 	$(BIN)/python benchmarks/decoding.py --file-format jpg
 	$(BIN)/python benchmarks/decoding.py --file-format fits
@@ -42,6 +42,9 @@ bench: $(READY) ## benchmarks, on a machine that does nothing else (about 15 min
 	$(BIN)/python benchmarks/losses.py
 	$(BIN)/python benchmarks/training_step.py $(TENSORFLOW_OPTION)
 	$(BIN)/python benchmarks/prediction.py $(IMAGES_OPTION) $(TENSORFLOW_OPTION)
+	$(BIN)/python benchmarks/predict_pipeline.py $(IMAGES_OPTION)
+	$(BIN)/python benchmarks/kill_prediction.py
+	$(BIN)/python benchmarks/runtimes.py
 	$(BIN)/python benchmarks/posteriors.py
 	$(BIN)/python benchmarks/simulating.py
 	$(BIN)/python benchmarks/scaling.py

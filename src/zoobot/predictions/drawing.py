@@ -225,10 +225,5 @@ def choose_devices(device: str, number: int) -> list[str]:
 
 
 def choose_workers(device: str, galaxies: int, processes: int = 1) -> int:
-    """A GPU is fed by many processes; on a CPU, where the model needs every core, one reads while it computes.
-
-    They take a second to start: with few galaxies there are none.
-    """
-    if galaxies <= 1000:
-        return 0
-    return 1 if device.startswith("cpu") else min(16, count_cores() // processes)
+    """On a CPU the model itself uses every core; a GPU is fed by many processes, which take a second to start."""
+    return min(16, count_cores() // processes) if galaxies > 1000 and not device.startswith("cpu") else 0
