@@ -21,7 +21,7 @@ def test_every_preset_makes_a_model_and_a_training(name):
     preset = choose_preset(name)
     fields = {field.name for field in dataclasses.fields(ModelConfig)} | set(inspect.signature(get_model).parameters)
     assert set(preset.model) <= fields
-    model = get_model(output_dim=3, input_size=212, crop_size=preset.settings(212)["crop_size"], **preset.model)
+    model = get_model(output_dim=3, input_size=256, crop_size=preset.settings(256)["crop_size"], **preset.model)
     assert model.config.encoder == "tf_efficientnet_lite0"
     assert model.config.crop_size >= model.config.resize_size  # no pixels are made up
     assert TrainConfig(log_dir="unused", **preset.training).epochs == preset.training["epochs"]

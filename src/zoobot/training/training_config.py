@@ -183,7 +183,7 @@ def train_estimator(
     shown = [ShowProgress(keeper, config.epochs, len(train_dataset))] if config.show_progress else []
     trainer = make_trainer(config, model, [*_choose_callbacks(config, keeper), stopper, *shown])
     processes = trainer.num_devices * trainer.num_nodes
-    say = rank_zero_only(Console(stderr=True).print)
+    say = rank_zero_only(Console(stderr=True, soft_wrap=True).print)  # paths stay whole
     if not config.resume:
         clear_folder(folder, overwrite=config.overwrite)
     elif _check_run(folder, model, metadata):
