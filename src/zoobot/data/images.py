@@ -210,8 +210,8 @@ def find_images(folder: str | Path, file_format: str = "auto", *, recursive: boo
     folder, chosen = Path(folder), file_format.lower()
     if chosen not in _FORMATS:
         raise SettingError(f"file_format: got {file_format!r}, expected one of {', '.join(_FORMATS)}")
-    every = tuple(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
-    suffixes = every if chosen in ("auto", "any") else _SUFFIXES["jpg" if chosen == "jpeg" else chosen]
+    formats = list(_SUFFIXES) if chosen in ("auto", "any") else ["jpg" if chosen == "jpeg" else chosen]
+    suffixes = tuple(suffix for each in formats for suffix in _SUFFIXES[each])
     walk = os.walk(folder, onerror=_raise_unreadable)
     files = [
         Path(parent, name)
@@ -222,12 +222,13 @@ def find_images(folder: str | Path, file_format: str = "auto", *, recursive: boo
     images = sorted(path for path in files if path.name.lower().endswith(suffixes))
     if not images:
         raise ImageError(_no_images(folder, suffixes, files, recursive))
-    counts = {
-        name: sum(path.name.lower().endswith(suffixes) for path in images) for name, suffixes in _SUFFIXES.items()
-    }
-    if chosen == "auto" and max(counts.values()) < len(images):
-        found = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-        raise SettingError(f"folder {folder} has {found}: choose with file_format (--file-format), any takes all")
+    if chosen == "auto":
+        counts = {each: sum(path.name.lower().endswith(_SUFFIXES[each]) for path in images) for each in formats}
+        found = [f"{count} {each}" for each, count in counts.items() if count]
+        if len(found) > 1:
+            raise SettingError(
+                f"folder {folder} has {', '.join(found)}: choose with file_format (--file-format), any takes all"
+            )
     return images
 
 
