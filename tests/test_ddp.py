@@ -30,7 +30,7 @@ from zoobot.training.losses import get_multiquestion_loss
 from zoobot.training.training_config import TrainConfig, train_estimator
 
 SCHEMA = schemas.load("gz_rings")
-SIZE, GALAXIES, TESTED, EPOCHS, STEPS = 16, 29, 9, 3, 4  # 29 galaxies in steps of 8: the last one has 5; of the tested, one process has two batches, the other one
+SIZE, GALAXIES, TESTED, EPOCHS, STEPS = 16, 29, 9, 3, 4  # the last step has 5 galaxies; tests take 2 batches and 1
 LOSS = get_multiquestion_loss(SCHEMA.question_index_groups)
 
 
